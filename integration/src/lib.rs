@@ -1,0 +1,1 @@
+//! Real guests and real callers.

@@ -1,0 +1,1 @@
+//! The OCI container and what the verbs do with it.

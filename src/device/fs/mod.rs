@@ -1,0 +1,1 @@
+//! The file server: files of the host, shared over virtio-fs.

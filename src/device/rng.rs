@@ -1,0 +1,1 @@
+//! Entropy for the guest.

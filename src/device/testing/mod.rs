@@ -1,0 +1,1 @@
+//! A driver to test devices with, without KVM.

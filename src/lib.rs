@@ -1,0 +1,25 @@
+//! husk: an OCI container runtime that boots each container in a KVM guest of its own.
+//!
+//! The flow is five words, and the source tree follows it: **bundle -> config -> machine -> agent -> process**.
+//!
+//! - [`bundle`]: what we were given. Opens it, reads `config.json`, refuses early.
+//! - [`config`]: what we decided. No I/O.
+//! - [`machine`]: a running guest: memory, vcpus, [`device`]s, and the control socket.
+//! - [`agent`]: the host's end of the conversation with PID 1 in the guest.
+//! - [`process`]: its streams, signals and exit, for the caller.
+//!
+//! [`container`] is the OCI object that conducts them for the verbs in [`cli`]; [`host`] wraps the host kernel.
+//!
+//! What is absent on purpose: nothing here writes into a root filesystem by path; no daemon; no disk image; nothing
+//! that a guest says is used before it was checked.
+
+pub mod agent;
+pub mod bundle;
+pub mod cli;
+pub mod config;
+pub mod container;
+pub mod device;
+pub mod error;
+pub mod host;
+pub mod machine;
+pub mod process;

@@ -1,0 +1,84 @@
+//! The control socket of a machine: what other `husk` commands ask of it.
+//!
+//! A stream socket, mode 0600, in the container's state directory; the peer's uid must be ours or root's (SO_PEERCRED).
+//! One connection carries one [`Command`] and its [`Outcome`]; a connection with an exec goes on until the process has
+//! ended. Frames are a 4-byte big-endian length and that many bytes of JSON (so that a newer `husk` can talk to a
+//! machine that an older one started); descriptors come with the first frame by SCM_RIGHTS.
+
+use super::order::Failed;
+use husk_protocol::{GuestProcess, Process, Resources, Stats, TerminalSize};
+use serde::{Deserialize, Serialize};
+
+/// What a command asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Answered at once, without the guest: [`Outcome::Status`].
+    Status,
+    /// Executes the container's program. [`Outcome::Done`].
+    Start,
+    /// Runs one more process; stdin, stdout and stderr (or one terminal) come as descriptors. [`Outcome::Done`] when
+    /// it runs; then the connection accepts [`Command::Signal`] and [`Command::Resize`] for it, and ends with
+    /// [`Outcome::Exited`]. If the connection is closed before, the process is killed.
+    Exec {
+        /// What to run; stream ports are filled in by the machine.
+        process: Box<Process>,
+        /// Whether the descriptor is a terminal, and its size.
+        terminal: Option<TerminalSize>,
+    },
+    /// Sends a signal to the container's first process (on an exec's connection: to that process).
+    /// SIGKILL never needs the guest: if the agent does not answer, the machine ends itself.
+    Signal {
+        /// Number.
+        signal: i32,
+        /// To every process of the container.
+        all: bool,
+    },
+    /// The size of the container's (on an exec's connection: that process's) terminal has changed.
+    Resize(TerminalSize),
+    /// [`Outcome::Processes`].
+    Processes,
+    /// [`Outcome::Stats`].
+    Stats,
+    /// Freezes the container's processes.
+    Pause,
+    /// Thaws them.
+    Resume,
+    /// New limits.
+    Update(Box<Resources>),
+    /// [`Outcome::OutOfMemory`] each time the guest kernel kills for memory, until the container's end
+    /// ([`Outcome::Exited`]).
+    Watch,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// The container's state.
+    Status(Phase),
+    /// An exec (or, for [`Command::Watch`], the container) has ended, with this status (128 + N for signal N).
+    Exited(u8),
+    /// The container's processes.
+    Processes(Vec<GuestProcess>),
+    /// The container's counters.
+    Stats(Box<Stats>),
+    /// The guest kernel killed for memory.
+    OutOfMemory,
+    /// It could not be done.
+    Failed(Failed),
+}
+
+/// The life of a container, as its machine knows it: created -> running <-> paused -> (the machine ends).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Being made.
+    Creating,
+    /// Made, not started.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+}

@@ -1,0 +1,125 @@
+//! What the machine process is told by the command that starts it, and what it reports back.
+//!
+//! ```text
+//!   husk create                      husk machine (descriptor 3: a stream socket to the parent)
+//!      | -- Order + descriptors ------> |   opens the sources, builds the machine, boots the guest ...
+//!      | <- Report::Prepared ---------- |   (its namespaces and cgroup are what hooks may look at)
+//!      | -- Proceed ------------------> |   hooks have run; the container may be made
+//!      | <- Report::Created ----------- |   or Report::Failed, and the machine process ends
+//! ```
+//! If the parent goes away before `Created`, the machine ends too: a half-made container has no owner.
+//! Frames are as on the control socket ([`super::control`]).
+
+use crate::error::ErrorKind;
+use husk_protocol::{Container, TerminalSize};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The order. Descriptors 0, 1 and 2 of the machine process are the container's, unless there is a terminal. Further
+/// descriptors come with the order, by SCM_RIGHTS, in the order of [`Order::descriptors`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Order {
+    /// The container's id, for the process title and the log.
+    pub id: String,
+    /// What the sent descriptors are.
+    pub descriptors: Vec<Descriptor>,
+    /// The machine to build.
+    pub machine: MachineConfig,
+    /// The container to make in it. Stream ports in it are filled in by the machine.
+    pub container: Container,
+    /// Where the container's process is to be connected.
+    pub terminal: Option<TerminalSize>,
+    /// What it shares with the guest.
+    pub exports: Vec<Export>,
+    /// The network namespace that the machine process is to live in.
+    pub network: NetworkNamespace,
+    /// The host cgroup that the machine process is to join (a directory below /sys/fs/cgroup that exists), if any.
+    pub cgroup: Option<PathBuf>,
+    /// Minimum log level in the log file: `error`, or `debug` with `--debug`.
+    pub debug: bool,
+}
+
+/// A descriptor that comes with an [`Order`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Descriptor {
+    /// The listening control socket.
+    Control,
+    /// The terminal (the slave of a pty pair, or the user's own terminal) for the container's process.
+    Terminal,
+    /// The log file (`--log`), opened for append.
+    Log,
+}
+
+/// The machine itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineConfig {
+    /// Vcpus, 1 to 32.
+    pub vcpus: u8,
+    /// Memory in MiB, 64 or more.
+    pub memory_mib: u32,
+    /// A kernel file (ELF vmlinux) instead of the embedded one.
+    pub kernel: Option<PathBuf>,
+    /// An initial RAM file system (newc cpio with the agent as /init) instead of the embedded one.
+    pub initrd: Option<PathBuf>,
+    /// The operator's additions to the kernel command line.
+    pub command_line: String,
+    /// How long the guest may take to its agent's first message, in milliseconds.
+    pub boot_timeout_ms: u64,
+}
+
+/// A host path that the guest may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// On which virtio-fs device.
+    pub device: ExportDevice,
+    /// The entry's name there: decimal digits.
+    pub name: String,
+    /// The directory, file, socket or FIFO on the host.
+    pub source: PathBuf,
+    /// Whether the guest may not change it (also true on the host's side).
+    pub read_only: bool,
+    /// Whether mounts below the source are shared too.
+    pub recursive: bool,
+}
+
+/// The two file servers of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExportDevice {
+    /// Root filesystems: used by the guest alone, which may cache them.
+    Root,
+    /// Bind mounts: anyone may change them at any time.
+    Share,
+}
+
+/// The machine process's network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkNamespace {
+    /// A new one.
+    New,
+    /// Somebody else's, by path.
+    Path(PathBuf),
+}
+
+/// From the parent, after its hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proceed;
+
+/// From the machine process to its parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// Namespaces and cgroup are set up; hooks may run. The guest is booting meanwhile.
+    Prepared,
+    /// The container exists and waits for `start`.
+    Created,
+    /// It could not be made; the machine process ends after this.
+    Failed(Failed),
+}
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The kind.
+    pub kind: ErrorKind,
+    /// One line, for the user.
+    pub message: String,
+}

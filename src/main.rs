@@ -1,0 +1,2 @@
+//! The `husk` command: parse, log, dispatch, exit code.
+fn main() {}
