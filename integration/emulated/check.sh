@@ -108,3 +108,11 @@ kept "a dead machine boots again"
 "$machine" down --name $name
 "$machine" status --name $name >/dev/null && broken "down ends it"
 kept "down ends it"
+
+"$machine" up --name $name --idle 2
+for _ in $(seq 30); do
+    sleep 1
+    "$machine" status --name $name >/dev/null || break
+done
+"$machine" status --name $name >/dev/null && broken "an idle machine ends"
+kept "an idle machine ends"

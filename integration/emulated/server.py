@@ -34,7 +34,6 @@ MAGIC = b"\x00\xffhusk\xfemachine\x00\x01"
 NONCE = 16
 CHUNK = 64 * 1024  # read from a command at once; at most one chunk per session is in memory
 MAX_FRAME = 1 << 20
-IDLE_LIMIT = 30 * 60  # seconds without a session after which the machine powers off: it must never be left over
 WATCHDOG_LIMIT = 120  # seconds; emulation on a busy host may stand still for a while
 WATCHDOG_INTERVAL = 10
 WDIOC_SETTIMEOUT = 0xC0045706
@@ -343,6 +342,12 @@ def reap(signals, _events):
             session.exited(status)
 
 
+def idle_limit():
+    """Seconds without a session after which the machine powers off: it must never be left over."""
+    with open("/proc/cmdline") as f:
+        return int(dict(word.partition("=")[::2] for word in f.read().split()).get("machine.idle", 1800))
+
+
 def power_off():
     os.sync()
     os.execv("/usr/bin/busybox", ["busybox", "poweroff", "-f"])
@@ -366,6 +371,7 @@ def serve():
     if not ports:
         print("server: no ports", file=sys.stderr)
         power_off()
+    limit = idle_limit()
     busy = time.monotonic()
     while True:
         for fd, events in epoll.poll(WATCHDOG_INTERVAL):
@@ -380,8 +386,8 @@ def serve():
         now = time.monotonic()
         if any(port.greeted for port in ports):
             busy = now
-        elif now - busy > IDLE_LIMIT:
-            print("server: idle for %d s: power off" % IDLE_LIMIT, file=sys.stderr)
+        elif now - busy > limit:
+            print("server: no command for %d s: power off" % limit, file=sys.stderr)
             power_off()
         if ended:
             sweep()
