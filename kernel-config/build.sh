@@ -79,18 +79,20 @@ unpack() {
     done
     for dir in alpha arc arm arm64 csky hexagon loongarch m68k microblaze mips nios2 openrisc parisc \
         powerpc riscv s390 sh sparc um xtensa; do
-        drop+=("--exclude=*/arch/$dir/*")
+        drop+=("--exclude=*/arch/$dir/*.[chS]" "--exclude=*/arch/$dir/*.dts*")
     done
     tar -xf "$tarball" -C "$1" --strip-components=1 --no-same-owner --wildcards \
         --exclude='*/Documentation/*/*' --exclude='*.rst' --exclude='*/sound/*.[ch]' \
         --exclude='*/drivers/net/ethernet/*.[ch]' --exclude='*/drivers/net/wireless/*.[ch]' \
-        --exclude='*/tools/testing/*' --exclude='*/tools/perf/*' "${drop[@]}"
+        --exclude='*/tools/testing/*' --exclude='*/tools/perf/*' "${drop[@]}" ||
+        fail "$tarball cannot be unpacked"
     [[ -f $1/Makefile && -f $1/Kconfig ]] || fail "$tarball does not hold a kernel source tree"
 }
 
-# A bare environment: no flag of the caller reaches the compiler.
+# A bare environment: no flag of the caller reaches the compiler. It replaces
+# its shell: run it in one of its own, whose pid is then make's.
 kernel_make() {
-    env -i PATH="$PATH" HOME=/nonexistent LC_ALL=C TZ=UTC \
+    exec env -i PATH="$PATH" HOME=/nonexistent LC_ALL=C TZ=UTC \
         SOURCE_DATE_EPOCH="$epoch" KBUILD_BUILD_TIMESTAMP="@$epoch" \
         KBUILD_BUILD_USER=husk KBUILD_BUILD_HOST=husk KBUILD_BUILD_VERSION=1 \
         "${extra_env[@]}" make -C "$tree" ARCH="$kernel_arch" "$@"
@@ -102,9 +104,9 @@ kernel_make() {
 configure() {
     fragment_lines >"$tree/husk.config"
     extra_env=(KCONFIG_ALLCONFIG=husk.config)
-    kernel_make -s allnoconfig >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; fail "kconfig failed"; }
+    (kernel_make -s allnoconfig) >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; fail "kconfig failed"; }
     extra_env=()
-    kernel_make -s olddefconfig >>"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; fail "kconfig failed"; }
+    (kernel_make -s olddefconfig) >>"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; fail "kconfig failed"; }
     require_survival
 }
 
@@ -125,7 +127,7 @@ require_survival() {
 }
 
 compile() {
-    local make_pid started=$SECONDS next=0 line
+    local started=$SECONDS next=0 line
     kernel_make -j"${JOBS:-$(nproc)}" vmlinux >"$work/log" 2>&1 &
     make_pid=$!
     while kill -0 "$make_pid" 2>/dev/null; do
@@ -144,8 +146,10 @@ compile() {
     if ! wait "$make_pid"; then
         grep -E 'error|Error|undefined' "$work/log" | head -n 20 >&2 || true
         tail -n 15 "$work/log" >&2
+        make_pid=
         fail "the kernel did not compile"
     fi
+    make_pid=
     say "compiled in $((SECONDS - started)) s"
 }
 
@@ -164,10 +168,10 @@ store() {
 build() {
     require_tools
     tree=$work/linux
-    rm -rf "$work"
     mkdir -p "$tree"
-    # Whatever the end is, nothing but a result stays.
-    trap 'rm -rf "$work"' EXIT
+    # Whatever the end is, nothing but a result stays: no file, no compiler.
+    make_pid=
+    trap '[[ -z $make_pid ]] || { kill "$make_pid"; wait "$make_pid"; } 2>/dev/null; rm -rf "$work"' EXIT
     trap 'exit 130' INT TERM
     say "building from $tarball ($package)"
     unpack "$tree"
@@ -185,10 +189,11 @@ build() {
 
 source_identity
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/husk/kernel
+# What decides the bytes, and nothing else: a changed message costs no rebuild.
 key=$({
     echo "$arch $identity ${SOURCE_DATE_EPOCH:-}"
     fragment_lines
-    cat "$here/build.sh"
+    declare -f unpack kernel_make configure compile store
     gcc --version 2>/dev/null | head -n 1
     ld --version 2>/dev/null | head -n 1
 } | sha256sum | cut -c 1-20)
@@ -197,17 +202,21 @@ work=$cache/$key.building
 
 if [[ ! -f $cached/vmlinux ]]; then
     mkdir -p "$cache"
-    exec 9>"$cache/$key.lock"
+    # One build at a time, of any kernel: two would only take twice as long.
+    exec 9>"$cache/lock"
     if ! flock -n 9; then
-        say "another build of this kernel is running: waiting for it"
+        say "another build is running: waiting for it"
         flock 9
     fi
     # It may have been made while we waited.
     if [[ ! -f $cached/vmlinux ]]; then
+        # What a killed build left behind: nobody else is building now.
+        rm -rf "$cache"/*.building
         build
         say "$(<"$cached/kernel.release"): $(stat -c %s "$cached/vmlinux") bytes"
         size "$cached/vmlinux" >&2
     fi
+    exec 9>&-
 fi
 
 if [[ -n $out ]]; then

@@ -222,7 +222,6 @@ static void sockets(void)
 		{ AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, "netlink route" },
 		{ AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, "netlink netfilter" },
 		{ AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, "netlink sock_diag" },
-		{ AF_NETLINK, SOCK_RAW, NETLINK_XFRM, "netlink xfrm" },
 		{ AF_NETLINK, SOCK_RAW, NETLINK_GENERIC, "netlink generic" },
 		{ AF_NETLINK, SOCK_RAW, NETLINK_KOBJECT_UEVENT, "netlink uevent" },
 	};
@@ -385,7 +384,7 @@ static void netfilter(void)
 	}
 	extensions(raw, IPT_SO_GET_REVISION_MATCH, "match", "addrtype bpf cgroup comment connbytes connlimit connmark "
 		"conntrack dscp esp hashlimit helper ttl iprange ipvs length limit mac mark multiport nfacct owner physdev "
-		"pkttype policy quota recent sctp set socket state statistic string tcp tcpmss time u32 udp rpfilter");
+		"pkttype quota recent sctp set socket state statistic string tcp tcpmss time u32 udp rpfilter");
 	extensions(raw, IPT_SO_GET_REVISION_TARGET, "target", "CHECKSUM CLASSIFY CONNMARK CT DNAT DSCP LOG MARK "
 		"MASQUERADE NETMAP NFLOG NFQUEUE REDIRECT REJECT SET SNAT TCPMSS TEE TPROXY TTL");
 
