@@ -1,1 +1,4 @@
 //! Thin safe wrappers over the host kernel.
+
+pub mod capability;
+pub mod mount;
