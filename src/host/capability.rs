@@ -1,84 +1,41 @@
-//! Capabilities of the calling thread (capabilities(7)). They belong to threads, not to processes.
-#![allow(unsafe_code)] // capset(2) and prctl(2) have no wrapper
+//! Capabilities of the calling thread (capabilities(7)). They belong to threads, not to processes: a thread that is
+//! made begins with those of its maker.
 
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+};
 use std::io;
 
-/// A capability that somebody here needs. Numbers as in linux/capability.h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Capability {
-    /// Change owners of files.
-    Chown = 0,
-    /// Pass by permission checks.
-    DacOverride = 1,
-    /// Pass by read permission checks, and open by handle.
-    DacReadSearch = 2,
-    /// Act as a file's owner.
-    Fowner = 3,
-    /// Keep set-id bits.
-    Fsetid = 4,
-    /// Change the group.
-    Setgid = 6,
-    /// Change the user.
-    Setuid = 7,
-    /// Make device nodes.
-    Mknod = 27,
-    /// Set file capabilities.
-    Setfcap = 31,
-}
-
-/// Takes from the calling thread all capabilities but `kept`, from every set: permitted and effective keep `kept`,
-/// the bounding set too; inheritable and ambient end empty.
-pub fn keep_only(kept: &[Capability]) -> io::Result<()> {
-    let mask = kept.iter().fold(0u64, |mask, capability| mask | 1 << (*capability as u8));
-    // SAFETY: prctl with these operations takes plain numbers.
-    unsafe {
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        for number in (0..64u64).filter(|number| mask >> number & 1 == 0) {
-            if libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) != 0 {
-                let error = io::Error::last_os_error();
-                // Beyond the last one that the kernel knows.
-                if error.raw_os_error() == Some(libc::EINVAL) {
-                    break;
-                }
-                return Err(error);
-            }
+/// Takes from the calling thread all capabilities but `kept`, from every set: permitted, effective and bounding keep
+/// `kept`; inheritable and ambient end empty.
+pub fn keep_only(kept: CapabilitySet) -> io::Result<()> {
+    clear_ambient_capability_set()?;
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // Beyond the last one that the kernel knows.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
         }
     }
-    set(mask)
+    set(kept)
 }
 
-/// Takes all capabilities from the calling thread. The bounding set stays as it is: without privileges to gain (see
-/// `no_new_privs`) it means nothing.
+/// Takes all capabilities from the calling thread. The bounding set stays as it is: where no privileges can be gained
+/// (no_new_privs) it means nothing.
 pub fn drop_all() -> io::Result<()> {
-    set(0)
+    set(CapabilitySet::empty())
 }
 
-fn set(mask: u64) -> io::Result<()> {
-    let header = Header { version: VERSION_3, pid: 0 };
-    let half = |bits| Data { effective: bits, permitted: bits, inheritable: 0 };
-    let data = [half(mask as u32), half((mask >> 32) as u32)];
-    // SAFETY: both point to initialised structures of the layout that version 3 wants.
-    match unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const data) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+fn set(kept: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).map_err(io::Error::from)
 }
-
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-struct Data {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-const VERSION_3: u32 = 0x2008_0522;
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +54,7 @@ mod tests {
             return;
         }
         std::thread::spawn(|| {
-            keep_only(&[Capability::Chown, Capability::Setfcap]).unwrap();
+            keep_only(CapabilitySet::CHOWN | CapabilitySet::SETFCAP).unwrap();
             for field in ["CapPrm:", "CapEff:", "CapBnd:"] {
                 assert_eq!(status(field), "0000000080000001", "{field}");
             }

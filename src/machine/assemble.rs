@@ -17,6 +17,7 @@ use super::timeline::Timeline;
 use super::vcpu::Surroundings;
 use super::{Machine, MachineError};
 use crate::device::console::{self, Console, KernelLog};
+use crate::device::fs::{Exports, Fs, Policy};
 use crate::device::rng::Rng;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -47,6 +48,11 @@ impl Machine {
 
         let mut command_line = CommandLine::new();
         let mut slots = Slots::new(&vm, &memory);
+        let (root_exports, share_exports) = (Exports::new(), Exports::new());
+        let root = Fs::new(ROOT_TAG, Policy::Exclusive, root_exports.clone());
+        let share = Fs::new(SHARE_TAG, Policy::Shared, share_exports.clone());
+        slots.add(Box::new(root), &mut command_line)?;
+        slots.add(Box::new(share), &mut command_line)?;
         slots.add(Box::new(Rng::new()), &mut command_line)?;
         let devices = slots.finish();
         timeline.step("devices connected");
@@ -72,6 +78,8 @@ impl Machine {
             vcpus,
             around: Arc::new(around),
             seats: devices.seats,
+            root_exports,
+            share_exports,
             kernel_log,
             timeline,
             held: super::Held { vm, memory, windows: devices.windows },
@@ -89,6 +97,10 @@ fn check(config: &MachineConfig) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// What the agent mounts root filesystems from.
+const ROOT_TAG: &str = "root";
+/// What the agent mounts bind mounts from.
+const SHARE_TAG: &str = "share";
 /// The MP table has room for that many.
 pub const MOST_VCPUS: u8 = 32;
 /// Below that no kernel of ours boots.

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | /dev/kvm | GET_API_VERSION, CHECK_EXTENSION, GET_VCPU_MMAP_SIZE, GET_SUPPORTED_CPUID, CREATE_VM | |
 //! | vm | CHECK_EXTENSION, SET_TSS_ADDR, SET_IDENTITY_MAP_ADDR, CREATE_IRQCHIP, SET_USER_MEMORY_REGION, IRQFD, IOEVENTFD, CREATE_VCPU | |
-//! | vcpu | SET_CPUID2, SET_MSRS, GET_SREGS, SET_SREGS, SET_REGS, GET_LAPIC, SET_LAPIC | RUN, KVMCLOCK_CTRL |
+//! | vcpu | SET_CPUID2, SET_MSRS, SET_XCRS, GET_SREGS, SET_SREGS, SET_REGS, GET_LAPIC, SET_LAPIC | RUN, KVMCLOCK_CTRL |
 //!
 //! There is no PIT: with the time stamp counter's frequency from KVM's clock and the local APIC's deadline timer, a
 //! kernel has no use for it.
@@ -152,6 +152,7 @@ const NEEDED: &[(Cap, &str)] = &[
     (Cap::Irqchip, "interrupt controllers (KVM_CAP_IRQCHIP)"),
     (Cap::Irqfd, "interrupts by descriptor (KVM_CAP_IRQFD)"),
     (Cap::Ioeventfd, "notifications by descriptor (KVM_CAP_IOEVENTFD)"),
+    (Cap::Xcrs, "KVM_CAP_XCRS"),
     (Cap::TscDeadlineTimer, "a deadline timer (KVM_CAP_TSC_DEADLINE_TIMER)"),
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
 ];

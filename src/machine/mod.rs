@@ -38,6 +38,7 @@ pub use parts::Parts;
 pub use running::Running;
 
 use crate::device::console::KernelLog;
+use crate::device::fs::Exports;
 use crate::device::transport::{Mmio, Seat};
 use crate::device::{Device, Memory};
 use crate::error::{ErrorKind, Kind};
@@ -50,22 +51,33 @@ pub struct Machine {
     vcpus: Vec<VcpuFd>,
     around: Arc<vcpu::Surroundings>,
     seats: Vec<(Box<dyn Device>, Seat)>,
+    root_exports: Arc<Exports>,
+    share_exports: Arc<Exports>,
     kernel_log: Arc<KernelLog>,
     timeline: Arc<timeline::Timeline>,
     held: Held,
 }
 
 /// What has to stay as long as the guest may run: without these descriptors and mappings there is no machine.
+#[expect(dead_code)] // it is there to be there
 struct Held {
-    #[allow(dead_code)] // held, see above
     vm: VmFd,
-    #[allow(dead_code)] // held, see above
     memory: Memory,
-    #[allow(dead_code)] // their drop would end the devices' threads
+    /// Their drop would end the devices' threads.
     windows: Vec<Arc<Mmio>>,
 }
 
 impl Machine {
+    /// What the guest may use as root filesystems.
+    pub fn root_exports(&self) -> Arc<Exports> {
+        self.root_exports.clone()
+    }
+
+    /// What the guest may use as bind mounts.
+    pub fn share_exports(&self) -> Arc<Exports> {
+        self.share_exports.clone()
+    }
+
     /// What the guest's kernel says.
     pub fn kernel_log(&self) -> Arc<KernelLog> {
         self.kernel_log.clone()

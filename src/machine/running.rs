@@ -15,6 +15,7 @@ use std::thread::Builder;
 pub struct Running {
     around: Arc<Surroundings>,
     timeline: Arc<Timeline>,
+    #[expect(dead_code)] // it is there to be there
     held: Held,
 }
 

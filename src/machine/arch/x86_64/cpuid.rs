@@ -21,6 +21,12 @@ pub fn for_vcpu(supported: &[kvm_cpuid_entry2], id: u8, vcpus: u8) -> Vec<kvm_cp
     entries
 }
 
+/// The extended states that a guest can have, as bits of XCR0; none if there is no XSAVE.
+pub fn extended_states(supported: &[kvm_cpuid_entry2]) -> u64 {
+    let entry = supported.iter().find(|entry| entry.function == XSAVE && entry.index == 0);
+    entry.map_or(0, |entry| u64::from(entry.eax) | u64::from(entry.edx) << 32)
+}
+
 /// Takes away what a container's guest has no use for and what would widen the way to the host.
 fn hide(entry: &mut kvm_cpuid_entry2) {
     match entry.function {
@@ -112,6 +118,7 @@ const MONITOR_LEAF: u32 = 0x5;
 const POWER: u32 = 0x6;
 const PMU: u32 = 0xa;
 const TOPOLOGY: u32 = 0xb;
+const XSAVE: u32 = 0xd;
 const RDT: u32 = 0xf;
 const RDT_ALLOCATION: u32 = 0x10;
 const SGX: u32 = 0x12;

@@ -1,13 +1,16 @@
 //! The state that a vcpu begins with. Plain data, applied in one place, so that a restored state can take its place.
 
 use super::{cpuid, layout};
-use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
 
 /// What a vcpu is set to before it runs for the first time.
 pub struct VcpuState {
     cpuid: Vec<kvm_cpuid_entry2>,
     msrs: Vec<kvm_msr_entry>,
+    /// The extended states that are on (XCR0). A processor begins with x87 alone and its kernel turns on all others;
+    /// they are on from the beginning, because an emulated processor may do that without telling KVM.
+    extended: u64,
     /// The address of the first instruction; none for a vcpu that waits until the first one wakes it.
     entry: Option<u64>,
 }
@@ -22,6 +25,7 @@ impl VcpuState {
                 // Nobody sets the range registers for us: all memory is write-back.
                 kvm_msr_entry { index: MSR_MTRR_DEFAULT, data: MTRR_ENABLED | WRITE_BACK, ..Default::default() },
             ],
+            extended: cpuid::extended_states(supported),
             entry: (id == 0).then_some(entry),
         }
     }
@@ -33,6 +37,11 @@ impl VcpuState {
         vcpu.set_cpuid2(&cpuid).map_err(failed("processor features"))?;
         let msrs = Msrs::from_entries(&self.msrs).map_err(|_| VcpuError::list("model-specific registers"))?;
         vcpu.set_msrs(&msrs).map_err(failed("model-specific registers"))?;
+        if self.extended != 0 {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            xcrs.xcrs[0].value = self.extended;
+            vcpu.set_xcrs(&xcrs).map_err(failed("extended control registers"))?;
+        }
         let Some(entry) = self.entry else { return Ok(()) };
         let mut special = vcpu.get_sregs().map_err(failed("special registers"))?;
         enter_long_mode(&mut special);
