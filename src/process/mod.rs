@@ -31,6 +31,7 @@
 pub mod conductor;
 pub mod exit;
 pub mod foreground;
+pub mod log;
 #[allow(unsafe_code)] // the signal mask of a child between fork and exec
 pub mod signal;
 #[allow(unsafe_code)] // what a child does between fork and exec

@@ -4,6 +4,7 @@
 //! end (end of file, a closed pipe) happens at the other. A descriptor that is /dev/null is not worth a stream: the
 //! guest has a /dev/null of its own.
 
+use crate::device::vsock::{self, Endpoint, Switchboard};
 use husk_protocol::{Stdio, TerminalSize};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, fstat, major, minor};
@@ -11,19 +12,10 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The host's end of one stream, before the agent has connected to it.
-#[derive(Default)]
-pub struct Ends {
-    /// Where bytes from the guest go.
-    pub from_guest: Option<OwnedFd>,
-    /// Where bytes for the guest come from.
-    pub to_guest: Option<OwnedFd>,
-}
-
 /// Where streams are offered to the guest: the vsock device's switchboard.
 pub trait Streams: Send + Sync {
     /// Offers a stream on a port of its own, good for one connection.
-    fn offer(&self, ends: Ends) -> std::io::Result<(u32, Arc<dyn Stream>)>;
+    fn offer(&self, ends: Endpoint) -> std::io::Result<(u32, Arc<dyn Stream>)>;
     /// Takes an offer back that the guest has not used. Its descriptors are closed.
     fn withdraw(&self, port: u32);
 }
@@ -35,6 +27,27 @@ pub trait Stream: Send + Sync {
     fn wait_delivered(&self, bytes: u64, deadline: Instant) -> bool;
     /// Closes it, with its descriptors, whatever it still holds.
     fn abort(&self);
+}
+
+impl Streams for Switchboard {
+    fn offer(&self, ends: Endpoint) -> std::io::Result<(u32, Arc<dyn Stream>)> {
+        let (port, stream) = Switchboard::offer(self, ends).map_err(std::io::Error::other)?;
+        Ok((port, stream))
+    }
+
+    fn withdraw(&self, port: u32) {
+        Switchboard::withdraw(self, port);
+    }
+}
+
+impl Stream for vsock::Stream {
+    fn wait_delivered(&self, bytes: u64, deadline: Instant) -> bool {
+        vsock::Stream::wait_delivered(self, bytes, Some(deadline))
+    }
+
+    fn abort(&self) {
+        vsock::Stream::abort(self);
+    }
 }
 
 /// A process's descriptors on the host.
@@ -99,20 +112,20 @@ impl Descriptors {
         match self {
             Descriptors::Separate([stdin, stdout, stderr]) => {
                 let (stdin, stream) =
-                    offered.offer(stdin.map(|from| Ends { to_guest: Some(from), from_guest: None }))?;
+                    offered.offer(stdin.map(|from| Endpoint { to_guest: Some(from), from_guest: None }))?;
                 offered.stdin = stream;
                 let (stdout, stream) =
-                    offered.offer(stdout.map(|to| Ends { from_guest: Some(to), to_guest: None }))?;
+                    offered.offer(stdout.map(|to| Endpoint { from_guest: Some(to), to_guest: None }))?;
                 offered.stdout = stream;
                 let (stderr, stream) =
-                    offered.offer(stderr.map(|to| Ends { from_guest: Some(to), to_guest: None }))?;
+                    offered.offer(stderr.map(|to| Endpoint { from_guest: Some(to), to_guest: None }))?;
                 offered.stderr = stream;
                 if !offered.ports.is_empty() {
                     offered.stdio = Stdio::Pipes { stdin, stdout, stderr };
                 }
             }
             Descriptors::Terminal(terminal, size) => {
-                let both = Ends { to_guest: Some(duplicate(&terminal)?), from_guest: Some(terminal) };
+                let both = Endpoint { to_guest: Some(duplicate(&terminal)?), from_guest: Some(terminal) };
                 let (port, stream) = offered.offer(Some(both))?;
                 offered.stdout = stream;
                 if let Some(port) = port {
@@ -137,7 +150,7 @@ pub struct Offered {
 }
 
 impl Offered {
-    fn offer(&mut self, ends: Option<Ends>) -> Result<(Option<u32>, Option<Arc<dyn Stream>>), StdioError> {
+    fn offer(&mut self, ends: Option<Endpoint>) -> Result<(Option<u32>, Option<Arc<dyn Stream>>), StdioError> {
         let Some(ends) = ends else { return Ok((None, None)) };
         let offer = self.streams.offer(ends);
         let (port, stream) = offer.map_err(|error| StdioError::Host("offer a stream to the guest", error))?;
@@ -232,7 +245,7 @@ pub(in crate::process) mod testing {
 
     #[derive(Default)]
     pub struct Board {
-        offers: Mutex<HashMap<u32, (Ends, Arc<Pipe>)>>,
+        offers: Mutex<HashMap<u32, (Endpoint, Arc<Pipe>)>>,
     }
 
     /// A stream whose guest's end is played by a test.
@@ -244,7 +257,7 @@ pub(in crate::process) mod testing {
 
     impl Board {
         /// The guest connects to a port.
-        pub fn connect(&self, port: u32) -> Option<(Ends, Arc<Pipe>)> {
+        pub fn connect(&self, port: u32) -> Option<(Endpoint, Arc<Pipe>)> {
             self.offers.lock().unwrap().remove(&port)
         }
 
@@ -256,7 +269,7 @@ pub(in crate::process) mod testing {
 
     impl Pipe {
         /// The guest has written, and it has been delivered.
-        pub fn deliver(&self, ends: &Ends, bytes: &[u8]) {
+        pub fn deliver(&self, ends: &Endpoint, bytes: &[u8]) {
             let to = ends.from_guest.as_ref().unwrap().try_clone().unwrap();
             let whole = std::fs::File::from(to).write_all(bytes).is_ok();
             let mut delivered = self.delivered.lock().unwrap();
@@ -267,7 +280,7 @@ pub(in crate::process) mod testing {
     }
 
     impl Streams for Board {
-        fn offer(&self, ends: Ends) -> std::io::Result<(u32, Arc<dyn Stream>)> {
+        fn offer(&self, ends: Endpoint) -> std::io::Result<(u32, Arc<dyn Stream>)> {
             let mut offers = self.offers.lock().unwrap();
             let port = (1024..).find(|port| !offers.contains_key(port)).unwrap();
             let pipe = Arc::new(Pipe::default());

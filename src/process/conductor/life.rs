@@ -41,8 +41,6 @@ pub struct Life {
 
 /// What it begins with.
 pub struct Boot {
-    /// Who waits for reports. Closed when the container exists.
-    pub parent: UnixStream,
     /// What to make; its process's streams are filled in.
     pub container: Container,
     /// When the guest began to run.
@@ -61,9 +59,9 @@ struct Woken {
 
 impl Life {
     /// Brings the container up and reports it. An error is for the caller to report; then the machine ends.
-    pub fn create(&self, boot: Boot) -> Result<(), Failed> {
-        let Boot { parent, mut container, since, timeout } = boot;
-        self.await_agent(&parent, since, timeout)?;
+    pub fn create(&self, parent: &UnixStream, boot: Boot) -> Result<(), Failed> {
+        let Boot { mut container, since, timeout } = boot;
+        self.await_agent(parent, since, timeout)?;
         container.process.stdio = self.offered.stdio.clone();
 
         let conductor = Arc::clone(&self.conductor);
@@ -82,7 +80,7 @@ impl Life {
                 Some(Err(error)) => return Err(failed(&error)),
                 None => {}
             }
-            self.still_wanted(&parent, self.wait(Some(&parent), until))?;
+            self.still_wanted(self.wait(Some(parent), until))?;
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Err(failed(&CallError::TimedOut(deadline::CREATE)));
             }
@@ -90,7 +88,7 @@ impl Life {
         // Before the report, so that a `start` that follows it at once finds it so.
         self.conductor.lock().phase = Phase::Created;
         // A parent that is gone by now cannot say whether the container is wanted.
-        order::send_report(&parent, &Report::Created).map_err(|_| abandoned())
+        order::send_report(parent, &Report::Created).map_err(|_| abandoned())
     }
 
     /// Waits for the agent's greeting and the parent's word, in whatever order they come.
@@ -127,13 +125,13 @@ impl Life {
                 order::receive_proceed(parent).map_err(|_| abandoned())?;
                 proceed = true;
             } else {
-                self.still_wanted(parent, woken)?;
+                self.still_wanted(woken)?;
             }
         }
     }
 
     /// Whether there is still somebody for whom to make a container.
-    fn still_wanted(&self, _parent: &UnixStream, woken: Woken) -> Result<(), Failed> {
+    fn still_wanted(&self, woken: Woken) -> Result<(), Failed> {
         if woken.parent {
             return Err(abandoned());
         }

@@ -249,8 +249,8 @@ fn refused(kind: ErrorKind, message: impl Into<String>) -> Failed {
 mod deadline {
     use std::time::Duration;
 
-    /// `Create`: mounts, device nodes and the look-up of the program.
-    pub const CREATE: Duration = Duration::from_secs(90);
+    /// `Create`: mounts, device nodes and the look-up of the program. Less than the parent waits, which has no words.
+    pub const CREATE: Duration = Duration::from_secs(50);
     /// `Start` and `Exec`: until execve has read the program from the root filesystem.
     pub const EXECUTE: Duration = Duration::from_secs(90);
     /// All else.

@@ -7,7 +7,8 @@ use crate::machine::control::{Command, Outcome, listen_at, server};
 use crate::machine::order::{Report, receive_report, send_proceed};
 use crate::process::signal::Signals;
 use crate::process::stdio::testing::Board;
-use crate::process::stdio::{Descriptors, Ends};
+use crate::device::vsock::Endpoint;
+use crate::process::stdio::Descriptors;
 use husk_protocol::{FromAgent, ProcessStatus, Request, Stdio, Target, frame};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,7 +72,7 @@ struct Agent {
     guest: Arc<Machine>,
     first: Option<(ProcessKey, husk_protocol::Process)>,
     /// Streams stay open while their process lives.
-    streams: HashMap<ProcessKey, Vec<Ends>>,
+    streams: HashMap<ProcessKey, Vec<Endpoint>>,
     signals: Arc<Mutex<Vec<(Target, i32)>>>,
 }
 
@@ -245,7 +246,8 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
     let led = conductor.clone();
     let life = std::thread::spawn(move || {
         let life = Life { conductor: led, signals: Signals::take().unwrap(), terminal: None, offered };
-        life.create(Boot { parent: theirs, container, since: Instant::now(), timeout })?;
+        life.create(&theirs, Boot { container, since: Instant::now(), timeout })?;
+        drop(theirs);
         Ok(life.lead())
     });
     Stage {
