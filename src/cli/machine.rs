@@ -91,12 +91,14 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
             // The user's own terminal stays its session's, which then tells us of its size.
             let ours = terminal::take_control(&slave).then(|| slave.try_clone()).transpose();
             let ours = ours.map_err(|error| host("duplicate the terminal", &error))?;
-            stdio::replace_own_with_null().map_err(|error| host("let the standard descriptors go", &error))?;
+            stdio::replace_own_with_null()
+                .map_err(|error| host("let the standard descriptors go", &error))?;
             (Descriptors::Terminal(slave, size), ours)
         }
-        (None, None) => {
-            (Descriptors::own().map_err(|error| host("take the container's standard descriptors", &error))?, None)
-        }
+        (None, None) => (
+            Descriptors::own().map_err(|error| host("take the container's standard descriptors", &error))?,
+            None,
+        ),
         _ => return Err(failed(ErrorKind::InvalidArgument, "the order and its descriptors disagree".into())),
     };
     order::send_report(parent, &Report::Prepared).map_err(|error| of(&error))?;
@@ -109,7 +111,8 @@ impl Prepared {
     fn bring_up(self, parent: &UnixStream) -> Result<Life, Failed> {
         let Prepared { order, signals, control, descriptors, terminal } = self;
         let mut jail = Jail::build().map_err(|error| of(&error))?;
-        let parts = Parts::find(&order.machine).map_err(|error| because(ErrorKind::InvalidArgument, &error))?;
+        let parts =
+            Parts::find(&order.machine).map_err(|error| because(ErrorKind::InvalidArgument, &error))?;
         let machine = Machine::assemble(&order.machine, &parts).map_err(|error| of(&error))?;
         jail.attach_all(&order.exports, &machine.root_exports(), &machine.share_exports())
             .map_err(|error| of(&error))?;

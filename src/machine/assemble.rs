@@ -19,6 +19,8 @@ use super::{Machine, MachineError};
 use crate::device::console::{self, Console, KernelLog};
 use crate::device::fs::{Exports, Fs, Policy};
 use crate::device::rng::Rng;
+use crate::device::vsock::{self, Vsock};
+use husk_protocol::{ROOT_TAG, SHARE_TAG};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -54,6 +56,8 @@ impl Machine {
         slots.add(Box::new(root), &mut command_line)?;
         slots.add(Box::new(share), &mut command_line)?;
         slots.add(Box::new(Rng::new()), &mut command_line)?;
+        let (vsock, switchboard) = Vsock::new(vsock::GUEST_CID);
+        slots.add(Box::new(vsock), &mut command_line)?;
         let devices = slots.finish();
         timeline.step("devices connected");
 
@@ -80,6 +84,7 @@ impl Machine {
             seats: devices.seats,
             root_exports,
             share_exports,
+            switchboard,
             kernel_log,
             timeline,
             held: super::Held { vm, memory, windows: devices.windows },
@@ -97,10 +102,6 @@ fn check(config: &MachineConfig) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// What the agent mounts root filesystems from.
-const ROOT_TAG: &str = "root";
-/// What the agent mounts bind mounts from.
-const SHARE_TAG: &str = "share";
 /// The MP table has room for that many.
 pub const MOST_VCPUS: u8 = 32;
 /// Below that no kernel of ours boots.

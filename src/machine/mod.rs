@@ -40,6 +40,7 @@ pub use running::Running;
 use crate::device::console::KernelLog;
 use crate::device::fs::Exports;
 use crate::device::transport::{Mmio, Seat};
+use crate::device::vsock::Switchboard;
 use crate::device::{Device, Memory};
 use crate::error::{ErrorKind, Kind};
 use kvm_ioctls::{VcpuFd, VmFd};
@@ -53,6 +54,7 @@ pub struct Machine {
     seats: Vec<(Box<dyn Device>, Seat)>,
     root_exports: Arc<Exports>,
     share_exports: Arc<Exports>,
+    switchboard: Switchboard,
     kernel_log: Arc<KernelLog>,
     timeline: Arc<timeline::Timeline>,
     held: Held,
@@ -76,6 +78,11 @@ impl Machine {
     /// What the guest may use as bind mounts.
     pub fn share_exports(&self) -> Arc<Exports> {
         self.share_exports.clone()
+    }
+
+    /// Where streams are offered to the guest.
+    pub fn switchboard(&self) -> Switchboard {
+        self.switchboard.clone()
     }
 
     /// What the guest's kernel says.

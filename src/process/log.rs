@@ -34,7 +34,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut fields = Fields(serde_json::Map::new());
         event.record(&mut fields);
         let mut line = fields.0;
@@ -82,7 +87,12 @@ fn rfc3339(time: SystemTime) -> String {
     let (year, month, day) = civil(days);
     let part = |by: i64, of: i64| of_day.div_euclid(by).rem_euclid(of);
     let micros = since.subsec_micros();
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z", part(3600, 24), part(60, 60), part(1, 60))
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z",
+        part(3600, 24),
+        part(60, 60),
+        part(1, 60)
+    )
 }
 
 /// Year, month and day of a day counted from 1970-01-01, by counting in years that begin in March.
@@ -126,6 +136,9 @@ mod tests {
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&line["level"], &line["msg"], &line["count"]), (&"error".into(), &"two\nlines".into(), &3.into()));
+        assert_eq!(
+            (&line["level"], &line["msg"], &line["count"]),
+            (&"error".into(), &"two\nlines".into(), &3.into())
+        );
     }
 }

@@ -150,7 +150,10 @@ pub struct Offered {
 }
 
 impl Offered {
-    fn offer(&mut self, ends: Option<Endpoint>) -> Result<(Option<u32>, Option<Arc<dyn Stream>>), StdioError> {
+    fn offer(
+        &mut self,
+        ends: Option<Endpoint>,
+    ) -> Result<(Option<u32>, Option<Arc<dyn Stream>>), StdioError> {
         let Some(ends) = ends else { return Ok((None, None)) };
         let offer = self.streams.offer(ends);
         let (port, stream) = offer.map_err(|error| StdioError::Host("offer a stream to the guest", error))?;

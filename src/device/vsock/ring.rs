@@ -92,7 +92,7 @@ mod tests {
 
         #[test]
         fn it_is_a_bounded_queue(steps in proptest::collection::vec((0..CAPACITY, 0..CAPACITY), 1..12)) {
-            let (mut ring, mut model, mut next) = (Ring::default(), VecDeque::new(), 0_u8);
+            let (mut ring, mut model, mut next) = (Ring::default(), VecDeque::<u8>::new(), 0_u8);
             for (push, consume) in steps {
                 let mut bytes: Vec<u8> = (0..push).map(|at| next.wrapping_add(at as u8)).collect();
                 next = next.wrapping_add(91);

@@ -2,13 +2,13 @@
 //! control socket included, is real.
 
 use super::*;
+use crate::device::vsock::Endpoint;
 use crate::machine::control::client::{self, ClientError, Connection};
 use crate::machine::control::{Command, Outcome, listen_at, server};
 use crate::machine::order::{Report, receive_report, send_proceed};
 use crate::process::signal::Signals;
-use crate::process::stdio::testing::Board;
-use crate::device::vsock::Endpoint;
 use crate::process::stdio::Descriptors;
+use crate::process::stdio::testing::Board;
 use husk_protocol::{FromAgent, ProcessStatus, Request, Stdio, Target, frame};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
