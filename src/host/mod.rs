@@ -1,1 +1,5 @@
 //! Thin safe wrappers over the host kernel.
+
+pub mod capability;
+pub mod mount;
+pub mod namespace;
