@@ -1,1 +1,10 @@
 //! Thin safe wrappers over the host kernel.
+
+pub mod cgroup;
+pub mod descriptor;
+pub mod file;
+pub mod lock;
+pub mod pidfd;
+pub mod proc;
+pub mod spawn;
+pub mod user;
