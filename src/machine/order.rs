@@ -10,10 +10,14 @@
 //! If the parent goes away before `Created`, the machine ends too: a half-made container has no owner.
 //! Frames are as on the control socket ([`super::control`]).
 
+use super::control::wire::{self, WireError};
 use crate::error::ErrorKind;
 use husk_protocol::{Container, TerminalSize};
 use serde::{Deserialize, Serialize};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The order. Descriptors 0, 1 and 2 of the machine process are the container's, unless there is a terminal. Further
 /// descriptors come with the order, by SCM_RIGHTS, in the order of [`Order::descriptors`].
@@ -122,4 +126,38 @@ pub struct Failed {
     pub kind: ErrorKind,
     /// One line, for the user.
     pub message: String,
+}
+
+/// The parent sends the order, with copies of `descriptors` as [`Order::descriptors`] names them.
+pub fn send_order(
+    machine: &UnixStream,
+    order: &Order,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), WireError> {
+    wire::send_frame(machine, order, descriptors)
+}
+
+/// The machine process hears its order.
+pub fn receive_order(parent: &UnixStream) -> Result<(Order, Vec<OwnedFd>), WireError> {
+    wire::receive_frame(parent, None)
+}
+
+/// The machine process reports.
+pub fn send_report(parent: &UnixStream, report: &Report) -> Result<(), WireError> {
+    wire::send_frame(parent, report, &[])
+}
+
+/// The parent hears a report. [`WireError::Closed`]: the machine process ended without a word.
+pub fn receive_report(machine: &UnixStream, within: Option<Duration>) -> Result<Report, WireError> {
+    wire::receive_frame(machine, within).map(|(report, _)| report)
+}
+
+/// The parent's hooks have run.
+pub fn send_proceed(machine: &UnixStream) -> Result<(), WireError> {
+    wire::send_frame(machine, &Proceed, &[])
+}
+
+/// The machine process hears that; it has seen that there is something to hear.
+pub fn receive_proceed(parent: &UnixStream) -> Result<Proceed, WireError> {
+    wire::receive_frame(parent, None).map(|(proceed, _)| proceed)
 }

@@ -4,6 +4,34 @@
 //! One connection carries one [`Command`] and its [`Outcome`]; a connection with an exec goes on until the process has
 //! ended. Frames are a 4-byte big-endian length and that many bytes of JSON (so that a newer `husk` can talk to a
 //! machine that an older one started); descriptors come with the first frame by SCM_RIGHTS.
+//!
+//! - [`wire`]: the frames. - [`client`]: a command's end. - [`server`]: the machine's end: who may speak, and how long;
+//! what a command *does* is its [`server::Conduct`]'s business, which joins the machine and the agent.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod address;
+pub mod client;
+pub mod server;
+#[allow(unsafe_code)] // descriptors that arrive are raw numbers until they are owned
+pub mod wire;
+
+pub use address::listen_at;
 
 use super::order::Failed;
 use husk_protocol::{GuestProcess, Process, Resources, Stats, TerminalSize};

@@ -1,0 +1,100 @@
+//! A command's end of the control socket: connect, say what is wanted, hear what came of it.
+
+use super::address;
+use super::wire::{self, WireError};
+use super::{Command, Outcome};
+use crate::error::{ErrorKind, Kind};
+use crate::machine::order::Failed;
+use nix::errno::Errno;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long [`ask`] waits. Longer than everything that the machine itself waits for ([`super`]), so that its words
+/// arrive rather than ours.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What can go wrong with a request to a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing listens behind the socket, or it went away before it answered: the container has ended.
+    #[error("container not running")]
+    Gone,
+    /// The machine's own words.
+    #[error("{}", .0.message)]
+    Refused(Failed),
+    /// The connection failed.
+    #[error("cannot talk to the container's machine")]
+    Wire(#[source] WireError),
+    /// The socket cannot be reached.
+    #[error("cannot connect to the container's machine")]
+    Connect(#[source] std::io::Error),
+    /// An answer that does not belong to the question.
+    #[error("the container's machine gave an answer that does not fit")]
+    Unexpected,
+}
+
+impl Kind for ClientError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            ClientError::Gone => ErrorKind::NotFound,
+            ClientError::Refused(failed) => failed.kind,
+            ClientError::Wire(error) => error.kind(),
+            ClientError::Connect(_) | ClientError::Unexpected => ErrorKind::Host,
+        }
+    }
+}
+
+/// One connection to a machine.
+pub struct Connection {
+    socket: UnixStream,
+}
+
+impl Connection {
+    /// Connects to the control socket at `socket`, whose path may have any length.
+    pub fn open(socket: &Path) -> Result<Connection, ClientError> {
+        match address::connect_to(socket) {
+            Ok(socket) => Ok(Connection { socket }),
+            Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ENOTDIR) => Err(ClientError::Gone),
+            Err(error) => Err(ClientError::Connect(error.into())),
+        }
+    }
+
+    /// Sends a command; copies of `descriptors` go with it.
+    pub fn send(&mut self, command: &Command, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        wire::send_frame(&self.socket, command, descriptors).map_err(of_wire)
+    }
+
+    /// Receives the next outcome. [`Outcome::Failed`] arrives as [`ClientError::Refused`].
+    pub fn receive(&mut self, within: Option<Duration>) -> Result<Outcome, ClientError> {
+        match wire::receive_frame(&self.socket, within).map_err(of_wire)? {
+            (Outcome::Failed(failed), _) => Err(ClientError::Refused(failed)),
+            (outcome, _) => Ok(outcome),
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Asks one thing of the machine behind `socket`.
+pub fn ask(socket: &Path, command: &Command) -> Result<Outcome, ClientError> {
+    let mut connection = Connection::open(socket)?;
+    // A machine that has no room for us says so and closes before it has read what we say: its words are worth more
+    // than the broken pipe.
+    match connection.send(command, &[]) {
+        Ok(()) | Err(ClientError::Gone) => connection.receive(Some(PATIENCE)),
+        Err(error) => Err(error),
+    }
+}
+
+fn of_wire(error: WireError) -> ClientError {
+    match error {
+        WireError::Closed => ClientError::Gone,
+        error => ClientError::Wire(error),
+    }
+}
