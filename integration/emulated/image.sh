@@ -7,7 +7,7 @@
 #                    a change of those makes no new image
 #
 # Made once per (suite, package list, this script) and kept in ${XDG_CACHE_HOME:-~/.cache}/husk/emulated. Takes root
-# (or sudo) for mmdebstrap. SUITE (default: trixie) is a Debian suite.
+# (or sudo). SUITE (default: trixie) is a Debian suite.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../rootfs/cache.sh"
@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 suite=${SUITE:-trixie}
 size=24G # sparse; what the machine may write into its private layer
 packages=$(sed 's/#.*//' "$here/packages" | tr -s ' \n' ',,' | sed 's/^,//; s/,$//')
-key=$(cat "$here/image.sh" "$here/packages" "$here/../rootfs/cache.sh" - <<<"$suite" | sha256sum | cut -c1-16)
+key=$(cat "$here/image.sh" "$here/packages" - <<<"$suite" | sha256sum | cut -c1-16)
 dir=$HUSK_CACHE/emulated/$key
 
 # The kernel package alone, unpacked and not installed: its installation would build an initramfs that is not used.

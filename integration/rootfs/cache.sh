@@ -22,10 +22,14 @@ debian_mirror() {
 }
 
 # cached DIR FUNCTION: make DIR by calling FUNCTION in an empty directory, unless it is there. FUNCTION's output goes
-# to standard error; it fails by its exit status, and must not rely on `set -e` (a condition calls it).
+# to standard error; it fails by its exit status, and must not rely on `set -e` (a condition calls it). What nobody has
+# asked for in two weeks goes when something new is made.
 cached() {
     local dir=$1 function=$2 work
-    [ -d "$dir" ] && return
+    if [ -d "$dir" ]; then
+        touch -c "$dir" 2>/dev/null || true # somebody else's cache may be read only
+        return
+    fi
     mkdir -p "${dir%/*}"
     exec 9>"$dir.lock"
     flock -n 9 || { say "waiting for another run that makes $dir"; flock 9; }
@@ -38,7 +42,8 @@ cached() {
             say "could not make $dir"
             return 1
         fi
-        chmod 755 "$work" && mv -T "$work" "$dir"
+        chmod 755 "$work" && touch "$work" && mv -T "$work" "$dir"
+        find "${dir%/*}" -mindepth 1 -maxdepth 1 ! -name '*.part.*' -mtime +14 -exec rm -rf {} +
     fi
     exec 9>&-
 }
