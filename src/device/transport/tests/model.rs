@@ -38,7 +38,7 @@ impl Model {
                 let at = self.selects[2] as usize;
                 let queue = &mut self.queues[at];
                 match offset {
-                    0x44 if value % 2 == 0 => queue.ready = false,
+                    0x44 if value & 1 == 0 => queue.ready = false,
                     0x44 => queue.ready = queue.is_good(SIZES[at].into()),
                     0x38 if !ready => {
                         let allowed = [1, 2, 4, 8, 16, 32, 64].contains(&value) && value <= SIZES[at].into();
