@@ -6,7 +6,6 @@ source "$(dirname "$0")/where.sh"
 cd "$here"
 cargo build --release -p husk-integration --bin bench --locked
 out=${CARGO_TARGET_DIR:-$here/target}
-busybox=$("$here/integration/rootfs/make.sh" busybox)
-trap finish EXIT
-inside bash "$here/integration/bench-inside.sh" "$husk" "$out/$(uname -m)-unknown-linux-gnu/release/bench" "$busybox" \
+images busybox
+inside bash "$here/integration/bench-inside.sh" "$husk" "$out/$(uname -m)-unknown-linux-gnu/release/bench" "$images" \
     "$kernel" "$out/husk/initrd" "$rounds"

@@ -3,6 +3,5 @@
 set -euo pipefail
 husk=$1
 source "$(dirname "$0")/where.sh"
-trap finish EXIT
-rootfs=$("$here/integration/rootfs/make.sh" busybox)
-inside bash "$here/integration/demo-inside.sh" "$husk" "$rootfs"
+images busybox
+inside bash "$here/integration/demo-inside.sh" "$husk" "$images/busybox"

@@ -5,13 +5,10 @@ set -euo pipefail
 husk=$1; shift
 source "$(dirname "$0")/where.sh"
 cd "$here"
-tests=$(cargo test --release -p husk-integration --locked --no-run --message-format=json 2>/dev/null |
+tests=$(cargo test --release -p husk-integration --test it --locked --no-run --message-format=json |
     python3 -c 'import json,sys
 for line in sys.stdin:
     message = json.loads(line)
     if message.get("executable") and message["target"]["name"] == "it": print(message["executable"])')
-[ -n "$tests" ] || { cargo test --release -p husk-integration --locked --no-run; exit 1; }
-busybox=$("$here/integration/rootfs/make.sh" busybox)
-debian=$("$here/integration/rootfs/make.sh" debian)
-trap finish EXIT
-inside bash "$here/integration/run-inside.sh" "$husk" "$tests" "$busybox" "$debian" "$@"
+images busybox debian
+inside bash "$here/integration/run-inside.sh" "$husk" "$tests" "$images" "$@"
