@@ -35,7 +35,7 @@ kernel: $(OUT)/husk/kernel-path
 build: $(OUT)/husk/kernel-path
 	@[ -s "$$(cat $(OUT)/husk/kernel-path)" ] || kernel-config/build.sh > $(OUT)/husk/kernel-path
 	@$(CARGO) build --release -p husk -p husk-agent
-	@agent/initramfs.sh $(BIN)/husk-agent $(OUT)/husk/initrd
+	@[ $(OUT)/husk/initrd -nt $(BIN)/husk-agent ] || agent/initramfs.sh $(OUT)/husk/initrd $(BIN)/husk-agent
 	@integration/embed.sh $(BIN)/husk "$$(cat $(OUT)/husk/kernel-path)" $(OUT)/husk/initrd $(HUSK)
 
 demo: build
