@@ -22,6 +22,7 @@
 )]
 
 pub mod console;
+mod event;
 pub mod fs;
 pub mod rng;
 #[cfg(test)]

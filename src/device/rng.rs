@@ -9,9 +9,9 @@
 //! | give buffers in a loop | at most a queue's worth is filled before the device looks at `stop` again |
 //! | give buffers to be read, or outside memory | they are used with length 0; the device needs a reset if the ring itself makes no sense |
 
+use crate::device::event::borrow;
 use crate::device::{ActiveQueue, ConfigSpace, Description, Device, DeviceError, Memory, Session};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::Bytes;
@@ -137,12 +137,6 @@ fn wait(stop: &EventFd, kick: &EventFd, sleep: bool) -> Result<bool, DeviceError
         let _ = kick.read();
     }
     Ok(stopped)
-}
-
-#[allow(unsafe_code)]
-fn borrow(event: &EventFd) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor lives as long as `event`, from which the lifetime is taken.
-    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 
 /// Most bytes that one chain of buffers gets.

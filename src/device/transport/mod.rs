@@ -8,7 +8,7 @@
 //! ```
 //! [`registers`] is the state machine alone: what the driver wrote, what it may read, what has to happen next. It is
 //! plain data that can be saved. [`mmio`] joins it to a place on the bus, [`thread`] to the device's thread, and
-//! [`signals`] carries what both threads need without a lock, so that a device can interrupt its driver while a vcpu
+//! `signals` carries what both threads need without a lock, so that a device can interrupt its driver while a vcpu
 //! waits for the device to stop.
 //!
 //! The machine makes a pair with [`device_thread`], starts a thread that calls [`serve`] with one end, and gives the
@@ -19,6 +19,8 @@
 pub mod mmio;
 pub mod registers;
 mod signals;
+#[cfg(test)]
+mod tests;
 pub mod thread;
 
 pub use mmio::Mmio;
