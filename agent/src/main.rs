@@ -1,2 +1,5 @@
 //! PID 1 of a husk guest.
-fn main() {}
+
+fn main() {
+    husk_agent::serve()
+}

@@ -21,6 +21,8 @@
     clippy::arithmetic_side_effects
 )]
 
+pub mod console;
+mod event;
 pub mod fs;
 pub mod rng;
 #[cfg(test)]
@@ -56,7 +58,8 @@ pub struct Description {
     pub name: &'static str,
     /// Virtio device id (virtio 1.2, section 5).
     pub id: u32,
-    /// Device feature bits beyond VIRTIO_F_VERSION_1 and VIRTIO_RING_F_EVENT_IDX, which the transport adds.
+    /// Device feature bits beyond VIRTIO_F_VERSION_1, VIRTIO_F_EVENT_IDX and VIRTIO_F_INDIRECT_DESC, which the
+    /// transport adds.
     pub features: u64,
     /// The largest size of each queue.
     pub queue_sizes: Vec<u16>,

@@ -1,9 +1,12 @@
 //! Thin safe wrappers over the host kernel.
 
+pub mod capability;
 pub mod cgroup;
 pub mod descriptor;
 pub mod file;
 pub mod lock;
+pub mod mount;
+pub mod namespace;
 pub mod pidfd;
 pub mod proc;
 pub mod spawn;

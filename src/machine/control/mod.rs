@@ -110,3 +110,14 @@ pub enum Phase {
     /// Its processes are frozen.
     Paused,
 }
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Phase::Creating => "creating",
+            Phase::Created => "created",
+            Phase::Running => "running",
+            Phase::Paused => "paused",
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! What the host can ask for: one file a call.
+//!
+//! A call either answers at once (it touches only what is the kernel's or the agent's), or leaves the answer to what it
+//! started: a child ([`create`], [`exec`], [`start`]), a helper ([`crate::job`]), an event ([`freeze`]).
+
+mod clock;
+mod create;
+mod delete;
+mod exec;
+mod flush;
+pub mod freeze;
+pub mod memory;
+mod processes;
+mod resize;
+mod signal;
+mod start;
+mod stats;
+mod stdio;
+mod update;
+
+use crate::agent::Agent;
+use husk_protocol::{Answer, Call, ContainerKey, Failure, FailureKind, ProcessKey, Request};
+
+/// Serves one request.
+pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
+    let answer = match call {
+        Call::Create(container) => create::call(agent, id, &container),
+        Call::Start { container } => start::call(agent, id, container),
+        Call::Exec(exec) => exec::call(agent, id, &exec),
+        Call::Signal { target, signal } => signal::call(agent, id, target, signal),
+        Call::Resize { process, size } => resize::call(agent, process, size),
+        Call::Processes { container } => processes::call(agent, id, container),
+        Call::Stats { container } => stats::call(agent, container),
+        Call::Freeze { container, frozen } => freeze::call(agent, id, container, frozen),
+        Call::Update { container, resources } => update::call(agent, container, &resources),
+        Call::Delete { container } => delete::call(agent, id, container),
+        Call::Flush => flush::call(agent, id),
+        Call::SetClock { nanoseconds } => clock::call(nanoseconds),
+    };
+    match answer {
+        Ok(Some(answer)) => agent.reply(id, Ok(answer)),
+        Ok(None) => {} // whatever was started will answer
+        Err(failure) => agent.reply(id, Err(failure)),
+    }
+}
+
+/// A call's outcome; `None`: the answer comes later.
+type Outcome = Result<Option<Answer>, Failure>;
+
+/// A failure.
+pub fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
+    Failure { kind, message: message.into() }
+}
+
+/// The guest refused.
+fn refused(what: &str, error: impl std::fmt::Display) -> Failure {
+    failure(FailureKind::Guest, format!("{what}: {error}"))
+}
+
+fn no_container(key: ContainerKey) -> Failure {
+    failure(FailureKind::NotFound, format!("no container {} in this machine", key.0))
+}
+
+fn no_process(key: ProcessKey) -> Failure {
+    failure(FailureKind::NotFound, format!("no such process: {}", key.0))
+}

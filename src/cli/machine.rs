@@ -1,0 +1,242 @@
+//! `husk machine` (hidden): the process that *is* the machine. Its pid is the container's, its exit status too.
+//!
+//! ```text
+//!   Order heard -> session, cgroup, network namespace -> Prepared       (the parent runs its hooks from here on)
+//!     -> machine assembled, shares attached -> jail entered -> guest runs -> agent greets
+//!     -> Proceed heard -> container made -> Created                     (the parent goes its way)
+//!     -> ... the container's first process ends -> last byte delivered, caches written back -> exit
+//! ```
+//! Of its caller's descriptors it keeps those of the container, and these only until the vsock device has them.
+
+use crate::device::vsock::{Endpoint, Switchboard};
+use crate::error::{ErrorKind, Kind, chain};
+use crate::host::capability;
+use crate::machine::control::{server, wire::WireError};
+use crate::machine::order::{self, Descriptor, Failed, NetworkNamespace, Order, Report};
+use crate::machine::{Jail, Machine, Parts, Running};
+use crate::process::conductor::{Boot, Commands, Conductor, Guest, Life};
+use crate::process::signal::Signals;
+use crate::process::stdio::{self, Descriptors, Streams};
+use crate::process::{self, log, terminal};
+use husk_protocol::CONTROL_PORT;
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How many of the kernel's last lines a message shows.
+const LAST_LINES: usize = 5;
+
+/// Runs it. To be called before anything else in the process opens a descriptor, blocks a signal or makes a thread.
+pub fn run() -> ExitCode {
+    // SAFETY: this is the first thing that this process does.
+    #[allow(unsafe_code)] // only `main` knows that nobody owns the inherited descriptors
+    let parent = unsafe { stdio::parent_socket() };
+    let Some(parent) = parent else {
+        eprintln!("husk: machine is started by husk itself");
+        return ExitCode::FAILURE;
+    };
+    ExitCode::from(be(parent))
+}
+
+fn be(parent: UnixStream) -> u8 {
+    match prepare(&parent).and_then(|prepared| prepared.bring_up(&parent)) {
+        Ok(life) => {
+            // Closed: from here on the container lives without it.
+            drop(parent);
+            life.lead()
+        }
+        Err(failed) => {
+            // The parent prints and logs it. If it is gone, nobody wants to know.
+            let _ = order::send_report(&parent, &Report::Failed(failed));
+            1
+        }
+    }
+}
+
+/// A machine process in its place on the host, with what it was given.
+struct Prepared {
+    order: Order,
+    signals: Signals,
+    control: UnixListener,
+    descriptors: Descriptors,
+    /// A copy of the terminal, if it has become ours.
+    terminal: Option<OwnedFd>,
+}
+
+/// Hears the order, and takes the place that it names.
+fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
+    let signals = Signals::take().map_err(|error| host("receive signals", &error))?;
+    let (order, received) = order::receive_order(parent).map_err(|error| match error {
+        WireError::Closed => failed(ErrorKind::Host, "the command that started the machine is gone".into()),
+        error => of(&error),
+    })?;
+    let Received { control, terminal, log } = Received::sort(&order, received)?;
+    if let Some(file) = log {
+        log::begin(file, order.debug);
+    }
+    process::name_process(&order.id);
+    nix::unistd::setsid().map_err(|error| host("begin a session", &error))?;
+    if let Some(cgroup) = &order.cgroup {
+        process::join_cgroup(cgroup)
+            .map_err(|error| host(&format!("join the cgroup {}", cgroup.display()), &error))?;
+    }
+    enter_network(&order.network)?;
+
+    let (descriptors, terminal) = match (terminal, order.terminal) {
+        (Some(slave), Some(size)) => {
+            // The user's own terminal stays its session's, which then tells us of its size.
+            let ours = terminal::take_control(&slave).then(|| slave.try_clone()).transpose();
+            let ours = ours.map_err(|error| host("duplicate the terminal", &error))?;
+            stdio::replace_own_with_null()
+                .map_err(|error| host("let the standard descriptors go", &error))?;
+            (Descriptors::Terminal(slave, size), ours)
+        }
+        (None, None) => (
+            Descriptors::own().map_err(|error| host("take the container's standard descriptors", &error))?,
+            None,
+        ),
+        _ => return Err(failed(ErrorKind::InvalidArgument, "the order and its descriptors disagree".into())),
+    };
+    order::send_report(parent, &Report::Prepared).map_err(|error| of(&error))?;
+    Ok(Prepared { order, signals, control, descriptors, terminal })
+}
+
+impl Prepared {
+    /// Boots the guest and makes the container. Everything on the host is opened before the guest's first instruction,
+    /// and nothing after it.
+    fn bring_up(self, parent: &UnixStream) -> Result<Life, Failed> {
+        let Prepared { order, signals, control, descriptors, terminal } = self;
+        let mut jail = Jail::build().map_err(|error| of(&error))?;
+        let parts =
+            Parts::find(&order.machine).map_err(|error| because(ErrorKind::InvalidArgument, &error))?;
+        let machine = Machine::assemble(&order.machine, &parts).map_err(|error| of(&error))?;
+        jail.attach_all(&order.exports, &machine.root_exports(), &machine.share_exports())
+            .map_err(|error| of(&error))?;
+
+        let board = machine.switchboard();
+        let agent = offer_control(&board)?;
+        let streams: Arc<dyn Streams> = Arc::new(board);
+        let offered = descriptors.offer(&streams).map_err(|error| because(ErrorKind::Host, &error))?;
+
+        let kernel_log = machine.kernel_log();
+        jail.enter().map_err(|error| of(&error))?;
+        let since = Instant::now();
+        let running = machine.run().map_err(|error| of(&error))?;
+        // Threads made from here on have none either.
+        capability::drop_all().map_err(|error| host("drop capabilities", &error))?;
+
+        let guest: Arc<dyn Guest> = Arc::new(Inside { running, kernel_log });
+        let container = &order.container;
+        let conductor = Conductor::open(container.key, container.process_key, guest, streams)
+            .map_err(|error| host("prepare for events", &error))?;
+        conductor.converse(agent).map_err(|error| host("make a thread for the agent", &error))?;
+        server::serve(control, Arc::new(Commands(Arc::clone(&conductor))))
+            .map_err(|error| host("make a thread for the control socket", &error))?;
+
+        let life = Life { conductor, signals, terminal, offered };
+        let timeout = Duration::from_millis(order.machine.boot_timeout_ms);
+        life.create(parent, Boot { container: order.container, since, timeout })?;
+        Ok(life)
+    }
+}
+
+/// The descriptors that came with an order.
+struct Received {
+    control: UnixListener,
+    terminal: Option<OwnedFd>,
+    log: Option<File>,
+}
+
+impl Received {
+    fn sort(order: &Order, received: Vec<OwnedFd>) -> Result<Received, Failed> {
+        let disagree = || failed(ErrorKind::InvalidArgument, "the order and its descriptors disagree".into());
+        if received.len() != order.descriptors.len() {
+            return Err(disagree());
+        }
+        let (mut control, mut terminal, mut log) = (None, None, None);
+        for (what, descriptor) in order.descriptors.iter().zip(received) {
+            match what {
+                Descriptor::Control => control = Some(UnixListener::from(descriptor)),
+                Descriptor::Terminal => terminal = Some(descriptor),
+                Descriptor::Log => log = Some(File::from(descriptor)),
+            }
+        }
+        Ok(Received { control: control.ok_or_else(disagree)?, terminal, log })
+    }
+}
+
+fn enter_network(network: &NetworkNamespace) -> Result<(), Failed> {
+    match network {
+        NetworkNamespace::New => {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| host("make a network namespace", &error))
+        }
+        NetworkNamespace::Path(path) => {
+            let attempt = || format!("enter the network namespace {}", path.display());
+            let namespace = File::open(path).map_err(|error| host(&attempt(), &error))?;
+            setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|error| host(&attempt(), &error))
+        }
+    }
+}
+
+/// Offers the agent its port; what it says there is heard at the other end of the socket that is returned.
+fn offer_control(board: &Switchboard) -> Result<UnixStream, Failed> {
+    let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
+    let (ours, read, write) = pair.map_err(|error| host("make a socket pair for the agent", &error))?;
+    let both = Endpoint { from_guest: Some(write.into()), to_guest: Some(read.into()) };
+    board.offer_at(CONTROL_PORT, both).map_err(|error| because(ErrorKind::Host, &error))?;
+    Ok(ours)
+}
+
+/// A guest that runs, as its container's conductor sees it.
+struct Inside {
+    running: Running,
+    kernel_log: Arc<crate::device::console::KernelLog>,
+}
+
+impl Guest for Inside {
+    fn pause(&self) {
+        self.running.pause();
+    }
+
+    fn resume(&self) {
+        self.running.resume();
+    }
+
+    fn end(&self) -> BorrowedFd<'_> {
+        self.running.end_event()
+    }
+
+    fn how_it_ended(&self) -> Option<String> {
+        self.running.ended().map(|ended| ended.to_string())
+    }
+
+    fn last_words(&self) -> String {
+        match self.kernel_log.tail(LAST_LINES) {
+            lines if lines.is_empty() => "its kernel has not said a word".to_owned(),
+            lines => format!("its kernel said last: {}", lines.replace('\n', " | ")),
+        }
+    }
+}
+
+fn failed(kind: ErrorKind, message: String) -> Failed {
+    Failed { kind, message }
+}
+
+/// An error in its own words, of a kind that it does not know itself.
+fn because(kind: ErrorKind, error: &dyn std::error::Error) -> Failed {
+    failed(kind, chain(error))
+}
+
+/// An error in its own words.
+fn of<E: Kind>(error: &E) -> Failed {
+    failed(error.kind(), chain(error))
+}
+
+/// The host did not let us do something.
+fn host(attempt: &str, error: &dyn std::error::Error) -> Failed {
+    failed(ErrorKind::Host, format!("cannot {attempt}: {}", chain(error)))
+}

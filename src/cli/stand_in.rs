@@ -1,0 +1,18 @@
+//! `husk stand-in` (hidden): the process that stands on the host for a detached exec.
+
+use crate::process::{stand_in, stdio};
+use std::process::ExitCode;
+
+/// Runs it. To be called before anything else in the process opens a descriptor or blocks a signal.
+pub fn run() -> ExitCode {
+    // SAFETY: this is the first thing that this process does.
+    #[allow(unsafe_code)] // only `main` knows that nobody owns the inherited descriptors
+    let parent = unsafe { stdio::parent_socket() };
+    match parent {
+        Some(parent) => ExitCode::from(stand_in::serve(parent)),
+        None => {
+            eprintln!("husk: stand-in is started by husk itself");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The thread that a device lives on.
+//!
+//! ```text
+//!   waiting --Session--> running --stop, or an error--> (Session given back) waiting ... until the transport is gone
+//! ```
+//! The thread is made before the guest's first instruction, so that its walls can be put up first; it sleeps until
+//! the driver is ready. A session that ended with an error is given back at once, with DEVICE_NEEDS_RESET shown; it
+//! waits in the channel until the driver resets the device.
+
+use super::signals::Signals;
+use crate::device::{Device, Session};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// The transport's end.
+pub struct DeviceThread {
+    pub(super) start: Sender<Work>,
+    pub(super) back: Receiver<Session>,
+}
+
+/// The thread's end, for [`serve`].
+pub struct Seat {
+    work: Receiver<Work>,
+    back: Sender<Session>,
+}
+
+pub(super) struct Work {
+    pub(super) session: Session,
+    pub(super) signals: Arc<Signals>,
+}
+
+/// Both ends.
+pub fn device_thread() -> (DeviceThread, Seat) {
+    let (start, work) = channel();
+    let (give, back) = channel();
+    (DeviceThread { start, back }, Seat { work, back: give })
+}
+
+/// Serves session after session; the body of a device's thread. Returns when the transport is closed or dropped.
+pub fn serve(mut device: Box<dyn Device>, seat: Seat) {
+    let name = device.description().name;
+    let mut complaints = 0_u32;
+    while let Ok(Work { mut session, signals }) = seat.work.recv() {
+        if let Err(error) = device.run(&mut session) {
+            // A guest can break its driver as often as it likes.
+            if complaints < MAX_COMPLAINTS {
+                complaints = complaints.saturating_add(1);
+                tracing::warn!(device = name, error = crate::error::chain(&error), "device needs a reset");
+            }
+            signals.set_needs_reset();
+        }
+        if seat.back.send(session).is_err() {
+            return;
+        }
+    }
+}
+
+/// Log lines that one device may write about its driver.
+const MAX_COMPLAINTS: u32 = 8;

@@ -1,0 +1,69 @@
+//! Where things lie in the guest's physical address space.
+//!
+//! ```text
+//!   0x0000_0500  GDT, only until the kernel loads its own
+//!   0x0000_7000  zero page (boot parameters)
+//!   0x0000_9000  page tables, only until the kernel has its own
+//!   0x0002_0000  kernel command line
+//!   0x0009_fc00  MP table, in the last KiB of base memory, where kernels look for it
+//!   0x000a_0000  nothing (video memory and ROMs on old machines)
+//!   0x0010_0000  memory; the kernel where its file says, the initrd behind it
+//!   0xc000_0000  no memory: devices at DEVICES, IO-APIC, local APIC, KVM's own pages
+//! 0x1_0000_0000  the rest of memory
+//! ```
+
+use std::ops::Range;
+
+/// Ranges of guest memory for a guest of `bytes`.
+pub fn memory(bytes: u64) -> Vec<Range<u64>> {
+    match bytes.checked_sub(HOLE.start) {
+        None | Some(0) => vec![0..bytes],
+        Some(rest) => vec![0..HOLE.start, HOLE.end..HOLE.end.saturating_add(rest)],
+    }
+}
+
+/// No memory here.
+pub const HOLE: Range<u64> = 3 << 30..4 << 30;
+/// The global descriptor table.
+pub const GDT: u64 = 0x500;
+/// The zero page.
+pub const ZERO_PAGE: u64 = 0x7000;
+/// Three pages: PML4, PDPT, PD.
+pub const PAGE_TABLES: u64 = 0x9000;
+/// The kernel command line, and the room for it.
+pub const COMMAND_LINE: Range<u64> = 0x2_0000..0x2_0800;
+/// How much of it may be used: a kernel puts up to 128 bytes of its own before it in a buffer of that size.
+pub const COMMAND_LINE_MOST: usize = 0x780;
+/// The MP table: the last KiB of base memory.
+pub const MP_TABLE: Range<u64> = 0x9_fc00..0xa_0000;
+/// Memory that a kernel may be loaded to begins here.
+pub const HIGH_MEMORY: u64 = 0x10_0000;
+/// The first virtio-mmio slot.
+pub const DEVICES: u64 = 0xd000_0000;
+/// Bytes of a virtio-mmio slot.
+pub const DEVICE_SIZE: u64 = 0x1000;
+/// How many virtio-mmio slots there are, and the interrupt line of the first.
+pub const DEVICE_SLOTS: usize = 16;
+/// The interrupt line of the first slot: above those of the serial ports.
+pub const DEVICE_LINE: u32 = 5;
+/// Where kernels expect the IO-APIC.
+pub const IO_APIC: u32 = 0xfec0_0000;
+/// Where kernels expect their local APIC.
+pub const LOCAL_APIC: u32 = 0xfee0_0000;
+/// One page that KVM needs for itself on Intel hosts without unrestricted guest mode.
+pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+/// Three pages that KVM needs for itself on Intel hosts.
+pub const KVM_TSS: usize = 0xfffb_d000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_leaves_the_hole_free() {
+        assert_eq!(memory(64 << 20), [0..64 << 20]);
+        assert_eq!(memory(3 << 30), [0..3 << 30]);
+        assert_eq!(memory((3 << 30) + 0x1000), [0..3 << 30, 4 << 30..(4 << 30) + 0x1000]);
+        assert_eq!(memory(512 << 30), [0..3 << 30, 4 << 30..513 << 30]);
+    }
+}

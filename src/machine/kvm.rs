@@ -1,0 +1,158 @@
+//! The host's KVM: opened, checked, and asked for a virtual machine. Every ioctl that husk uses is listed here, because
+//! a system-call filter will be written from this list.
+//!
+//! | descriptor | before the guest runs | while it runs |
+//! |---|---|---|
+//! | /dev/kvm | GET_API_VERSION, CHECK_EXTENSION, GET_VCPU_MMAP_SIZE, GET_SUPPORTED_CPUID, CREATE_VM | |
+//! | vm | CHECK_EXTENSION, SET_TSS_ADDR, SET_IDENTITY_MAP_ADDR, CREATE_IRQCHIP, SET_USER_MEMORY_REGION, IRQFD, IOEVENTFD, CREATE_VCPU | |
+//! | vcpu | SET_CPUID2, SET_MSRS, SET_XCRS, GET_SREGS, SET_SREGS, SET_REGS, GET_LAPIC, SET_LAPIC | RUN, KVMCLOCK_CTRL |
+//!
+//! There is no PIT: with the time stamp counter's frequency from KVM's clock and the local APIC's deadline timer, a
+//! kernel has no use for it.
+#![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION hands our memory to the guest
+
+use super::arch::current::layout;
+use super::memory;
+use crate::device::Memory;
+use kvm_bindings::{
+    CpuId, KVM_API_VERSION, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_SIMUL_EX,
+    KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, KVM_MAX_CPUID_ENTRIES, kvm_run, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, VmFd};
+use std::io;
+
+/// The host's KVM.
+pub struct Kvm {
+    system: kvm_ioctls::Kvm,
+}
+
+impl Kvm {
+    /// Opens /dev/kvm and sees whether it has what a machine needs. Success does not mean that it runs a guest: only
+    /// running one tells.
+    pub fn open() -> Result<Kvm, KvmError> {
+        let system = kvm_ioctls::Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENXIO | libc::ENODEV => KvmError::Missing(error.into()),
+            libc::EACCES | libc::EPERM => KvmError::Denied(error.into()),
+            _ => KvmError::Open(error.into()),
+        })?;
+        let version = system.get_api_version();
+        if u32::try_from(version) != Ok(KVM_API_VERSION) {
+            return Err(KvmError::Version(version));
+        }
+        for (capability, name) in NEEDED {
+            if !system.check_extension(*capability) {
+                return Err(KvmError::Capability(name));
+            }
+        }
+        Ok(Kvm { system })
+    }
+
+    /// A virtual machine with interrupt controllers, and no memory and no vcpu yet.
+    pub fn create_machine(&self, vcpus: u8) -> Result<VmFd, KvmError> {
+        let most = self.system.get_max_vcpus();
+        if usize::from(vcpus) > most {
+            return Err(KvmError::Vcpus { wanted: vcpus, most });
+        }
+        let vm = self.system.create_vm().map_err(|source| KvmError::CreateMachine(source.into()))?;
+        let failed = |what| move |source: kvm_ioctls::Error| KvmError::SetUp { what, source: source.into() };
+        vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(failed("the identity map"))?;
+        vm.set_tss_address(layout::KVM_TSS).map_err(failed("the task state segment"))?;
+        vm.create_irq_chip().map_err(failed("interrupt controllers"))?;
+        Ok(vm)
+    }
+
+    /// The processor features that KVM can give to a guest on this host.
+    pub fn supported_cpuid(&self) -> Result<CpuId, KvmError> {
+        self.system
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|source| KvmError::SetUp { what: "processor features", source: source.into() })
+    }
+}
+
+/// Shows `memory` to the guest. It has to stay mapped as long as the machine exists.
+pub fn add_memory(vm: &VmFd, memory: &Memory) -> Result<(), KvmError> {
+    for (slot, (guest_address, ours, size)) in (0..).zip(memory::slots(memory)) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: guest_address,
+            memory_size: size,
+            userspace_addr: ours,
+        };
+        // SAFETY: the region is one of our mappings, used for nothing but guest memory. `Machine` keeps a clone of
+        // `memory`, and with it the mapping, until the machine's descriptors are closed.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(|source| KvmError::SetUp { what: "memory", source: source.into() })?;
+    }
+    Ok(())
+}
+
+/// What KVM says about an exit with KVM_EXIT_INTERNAL_ERROR.
+pub fn internal_error(run: &kvm_run) -> String {
+    // SAFETY: every bit pattern is valid for the integers of this variant, whatever the union holds.
+    let error = unsafe { run.__bindgen_anon_1.internal };
+    let what = match error.suberror {
+        KVM_INTERNAL_ERROR_EMULATION => "an instruction that it cannot emulate",
+        KVM_INTERNAL_ERROR_SIMUL_EX => "exceptions at the same time",
+        KVM_INTERNAL_ERROR_DELIVERY_EV => "a fault while it delivered an interrupt",
+        KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => "an exit that it does not know",
+        _ => "an internal error",
+    };
+    let held = usize::try_from(error.ndata).unwrap_or(usize::MAX);
+    let data: Vec<_> = error.data.iter().take(held).map(|word| format!("{word:#x}")).collect();
+    format!("{what} (suberror {}, data {})", error.suberror, data.join(" "))
+}
+
+/// Why there is no virtual machine.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// No such device.
+    #[error("there is no /dev/kvm: this host's processor, firmware, kernel or outer machine offers no virtualisation")]
+    Missing(#[source] io::Error),
+    /// Not allowed.
+    #[error("no permission to use /dev/kvm")]
+    Denied(#[source] io::Error),
+    /// Anything else.
+    #[error("cannot open /dev/kvm")]
+    Open(#[source] io::Error),
+    /// Not KVM, or a KVM from before 2007.
+    #[error("/dev/kvm speaks version {0} of its interface; version 12 is needed")]
+    Version(i32),
+    /// Too old, or not for this.
+    #[error("the host's KVM lacks {0}")]
+    Capability(&'static str),
+    /// Too many vcpus.
+    #[error("the host's KVM allows {most} vcpus, and {wanted} are wanted")]
+    Vcpus {
+        /// Wanted.
+        wanted: u8,
+        /// Allowed.
+        most: usize,
+    },
+    /// KVM_CREATE_VM failed.
+    #[error("KVM does not create a virtual machine")]
+    CreateMachine(#[source] io::Error),
+    /// One of the steps after that.
+    #[error("KVM does not set up {what}")]
+    SetUp {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a machine cannot do without.
+const NEEDED: &[(Cap, &str)] = &[
+    (Cap::UserMemory, "memory slots (KVM_CAP_USER_MEMORY)"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::SetIdentityMapAddr, "KVM_CAP_SET_IDENTITY_MAP_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::Irqchip, "interrupt controllers (KVM_CAP_IRQCHIP)"),
+    (Cap::Irqfd, "interrupts by descriptor (KVM_CAP_IRQFD)"),
+    (Cap::Ioeventfd, "notifications by descriptor (KVM_CAP_IOEVENTFD)"),
+    (Cap::Xcrs, "KVM_CAP_XCRS"),
+    (Cap::TscDeadlineTimer, "a deadline timer (KVM_CAP_TSC_DEADLINE_TIMER)"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];

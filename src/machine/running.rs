@@ -1,0 +1,115 @@
+//! A guest that runs.
+
+use super::end::{End, Ended};
+use super::timeline::Timeline;
+use super::vcpu::{self, Surroundings};
+use super::{Held, Machine, MachineError};
+use crate::device::transport::serve;
+use crate::host::capability;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::Builder;
+
+/// A machine whose vcpus run. There is no orderly way back: a guest ends by itself, or with the process.
+pub struct Running {
+    around: Arc<Surroundings>,
+    timeline: Arc<Timeline>,
+    #[expect(dead_code)] // it is there to be there
+    held: Held,
+}
+
+impl Machine {
+    /// Makes the devices' threads, then the vcpus', and lets the guest run. To be called in the jail: from here on the
+    /// guest's bytes are read.
+    pub fn run(self) -> Result<Running, MachineError> {
+        let Machine { vcpus, around, seats, timeline, held, .. } = self;
+        for (device, seat) in seats {
+            let name = device.description().name;
+            let needs = device_needs(name);
+            let body = move || {
+                if needs == Needs::Nothing && !dropped(name) {
+                    return;
+                }
+                serve(device, seat);
+            };
+            Builder::new().name(name.to_owned()).spawn(body).map_err(MachineError::Thread)?;
+        }
+        for (id, vcpu) in (0u8..).zip(vcpus) {
+            let around = around.clone();
+            let body = move || {
+                if dropped("vcpu") {
+                    vcpu::run(id, vcpu, &around);
+                } else {
+                    let reason = "its thread cannot drop its capabilities".to_owned();
+                    around.end.report(Ended::VcpuFailed { vcpu: id, reason });
+                }
+            };
+            Builder::new().name(format!("vcpu {id}")).spawn(body).map_err(MachineError::Thread)?;
+        }
+        timeline.step("running");
+        Ok(Running { around, timeline, held })
+    }
+}
+
+impl Running {
+    /// Gets all vcpus out of the guest; when this returns, none runs. Devices go on with what they have.
+    pub fn pause(&self) {
+        self.around.gate.pause();
+    }
+
+    /// Lets them in again.
+    pub fn resume(&self) {
+        self.around.gate.resume();
+    }
+
+    /// A descriptor that is readable from the guest's end on.
+    pub fn end_event(&self) -> BorrowedFd<'_> {
+        self.around.end.as_fd()
+    }
+
+    /// How the guest ended, if it has.
+    pub fn ended(&self) -> Option<Ended> {
+        self.around.end.how()
+    }
+
+    /// Waits until the guest ends.
+    pub fn wait(&self) -> Ended {
+        self.around.end.wait()
+    }
+
+    /// The end alone, for another thread to wait for.
+    pub fn end(&self) -> Arc<End> {
+        self.around.end.clone()
+    }
+
+    /// When each step happened.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// How often vcpus left the guest for an access to a port or to a device's registers.
+    pub fn exits(&self) -> u64 {
+        self.around.exits.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// The file servers act as the guest's users.
+    FileServer,
+}
+
+fn device_needs(name: &str) -> Needs {
+    if name.starts_with("fs") { Needs::FileServer } else { Needs::Nothing }
+}
+
+/// Takes all capabilities from the calling thread. A thread that keeps some must not serve the guest.
+fn dropped(thread: &str) -> bool {
+    let result = capability::drop_all();
+    if let Err(error) = &result {
+        tracing::error!(thread, %error, "cannot drop capabilities");
+    }
+    result.is_ok()
+}

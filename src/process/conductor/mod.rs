@@ -1,0 +1,272 @@
+//! Conducts a container in its machine process: joins the guest, the conversation with its agent, the streams, and what
+//! other commands ask on the control socket.
+//!
+//! ```text
+//!   Creating --create--> Created --start--> Running <--pause/resume--> Paused
+//!       \_______________________\_________________\______________________\----> ending (drain, flush) --> process exit
+//! ```
+//! Three kinds of thread meet here. The main thread ([`life`]) brings the container up and down and receives signals.
+//! The conversation's thread only writes down what the agent says ([`Hear`]) and wakes whoever waits for it. Each
+//! control connection has its own ([`commands`], [`exec`]), which may wait for the agent, but never longer than the
+//! deadlines below.
+//!
+//! Killing never needs the guest ([`kill`]): the guest is asked first, because it can still write back what the
+//! container has written, and its machine ends without it if it does not answer at once.
+
+mod commands;
+mod exec;
+mod kill;
+mod life;
+mod pause;
+#[cfg(test)]
+mod tests;
+
+pub use commands::Commands;
+pub use life::{Boot, Life};
+
+use super::stdio::Streams;
+use crate::agent::{CallError, Conversation, Hear};
+use crate::error::{ErrorKind, Kind, chain};
+use crate::machine::control::Phase;
+use crate::machine::order::Failed;
+use husk_protocol::{Answer, Call, ContainerKey, Exited, ProcessKey, Ready};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The guest, as far as its container's conductor has to do with it.
+pub trait Guest: Send + Sync {
+    /// Stops its vcpus; when this returns, none runs.
+    fn pause(&self);
+    /// Lets them run again.
+    fn resume(&self);
+    /// Readable once the guest has ended.
+    fn end(&self) -> BorrowedFd<'_>;
+    /// How it ended, if it has.
+    fn how_it_ended(&self) -> Option<String>;
+    /// The last lines of its kernel, for people.
+    fn last_words(&self) -> String;
+}
+
+/// The conductor of one container.
+pub struct Conductor {
+    container: ContainerKey,
+    /// The container's first process.
+    first: ProcessKey,
+    guest: Arc<dyn Guest>,
+    streams: Arc<dyn Streams>,
+    /// Set before anything is asked.
+    agent: OnceLock<Arc<Conversation>>,
+    vcpus: Mutex<pause::Vcpus>,
+    /// Held by a verb that moves the phase, so that two of them take turns.
+    turn: Mutex<()>,
+    state: Mutex<State>,
+    /// Signalled when [`State::attached`] falls.
+    detached: Condvar,
+    /// Wakes the main thread.
+    attention: EventFd,
+}
+
+struct State {
+    phase: Phase,
+    /// The agent's greeting.
+    greeting: Option<Ready>,
+    /// Why there is no conversation any more.
+    silence: Option<String>,
+    /// What came of the agent's `Create`.
+    created: Option<Result<Answer, CallError>>,
+    /// The processes whose ends somebody here waits for. What the agent says of others is ignored.
+    processes: HashMap<ProcessKey, Watched>,
+    next_key: u32,
+    /// Woken for what concerns the container as a whole.
+    watchers: Vec<Arc<EventFd>>,
+    /// How often the guest killed for memory, by what its agent says.
+    out_of_memory: u64,
+    /// When somebody first asked for SIGKILL.
+    killed: Option<Instant>,
+    /// The guest was asked to kill and did not take part.
+    unanswered: bool,
+    /// The status that the machine process is going to end with.
+    ending: Option<u8>,
+    /// Connections that want to hear of the end.
+    attached: usize,
+}
+
+struct Watched {
+    ended: Option<Exited>,
+    wake: Arc<EventFd>,
+}
+
+impl Conductor {
+    /// For the container `container` with the first process `first`, in a guest that runs.
+    pub fn open(
+        container: ContainerKey,
+        first: ProcessKey,
+        guest: Arc<dyn Guest>,
+        streams: Arc<dyn Streams>,
+    ) -> std::io::Result<Arc<Conductor>> {
+        let attention = wake()?;
+        let watched = Watched { ended: None, wake: Arc::new(wake()?) };
+        let state = State {
+            phase: Phase::Creating,
+            greeting: None,
+            silence: None,
+            created: None,
+            processes: HashMap::from([(first, watched)]),
+            next_key: first.0.saturating_add(1),
+            watchers: Vec::new(),
+            out_of_memory: 0,
+            killed: None,
+            unanswered: false,
+            ending: None,
+            attached: 0,
+        };
+        Ok(Arc::new(Conductor {
+            container,
+            first,
+            guest,
+            streams,
+            agent: OnceLock::new(),
+            vcpus: Mutex::default(),
+            turn: Mutex::new(()),
+            state: Mutex::new(state),
+            detached: Condvar::new(),
+            attention,
+        }))
+    }
+
+    /// Begins to converse with the agent over `socket`.
+    pub fn converse(self: &Arc<Self>, socket: std::os::unix::net::UnixStream) -> std::io::Result<()> {
+        let hear: Arc<dyn Hear> = self.clone();
+        let conversation = Conversation::open(socket, hear)?;
+        // Only the first counts; there is no second.
+        let _ = self.agent.set(conversation);
+        Ok(())
+    }
+
+    /// Asks the agent, whether or not the guest is paused, and waits for its answer.
+    fn call(self: &Arc<Self>, call: Call, within: Duration) -> Result<Answer, CallError> {
+        let _awake = pause::Awake::keep(self);
+        self.agent.get().ok_or(CallError::Over)?.call(call, within)
+    }
+
+    /// Asks the agent for something whose answer nobody waits for.
+    fn tell(self: &Arc<Self>, call: Call) {
+        let Some(agent) = self.agent.get() else { return };
+        let awake = pause::Awake::keep(self);
+        agent.begin(call, move |outcome| {
+            drop(awake);
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "the agent did not do what it was told");
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the main thread: something has changed.
+    fn attend(&self) {
+        raise(&self.attention);
+    }
+}
+
+impl State {
+    /// Wakes all who wait for something about the container.
+    fn wake_watchers(&self) {
+        self.watchers.iter().for_each(|watcher| raise(watcher));
+    }
+
+    /// Wakes all who wait for anything.
+    fn wake_all(&self) {
+        self.wake_watchers();
+        self.processes.values().for_each(|process| raise(&process.wake));
+    }
+}
+
+/// Notes what the agent says. Nothing here waits, and nothing grows with how often it is said.
+impl Hear for Conductor {
+    fn ready(&self, ready: Ready) {
+        self.lock().greeting = Some(ready);
+        self.attend();
+    }
+
+    fn exited(&self, exited: Exited) {
+        let mut state = self.lock();
+        let Some(process) = state.processes.get_mut(&exited.process) else { return };
+        if process.ended.is_some() {
+            return;
+        }
+        raise(&process.wake);
+        let first = exited.process == self.first;
+        process.ended = Some(exited);
+        drop(state);
+        if first {
+            self.attend();
+        }
+    }
+
+    fn out_of_memory(&self, container: ContainerKey) {
+        if container == self.container {
+            let mut state = self.lock();
+            state.out_of_memory = state.out_of_memory.wrapping_add(1);
+            state.wake_watchers();
+        }
+    }
+
+    fn over(&self, why: &str) {
+        let mut state = self.lock();
+        state.silence = Some(why.to_owned());
+        state.wake_all();
+        drop(state);
+        self.attend();
+    }
+}
+
+fn wake() -> std::io::Result<EventFd> {
+    Ok(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?)
+}
+
+fn raise(wake: &EventFd) {
+    // It can only fail when it has been raised 2^64 - 2 times and nobody looked: then it is raised.
+    let _ = wake.write(1);
+}
+
+/// What a caller is told of an error.
+fn failed<E: Kind>(error: &E) -> Failed {
+    Failed { kind: error.kind(), message: chain(error) }
+}
+
+fn refused(kind: ErrorKind, message: impl Into<String>) -> Failed {
+    Failed { kind, message: message.into() }
+}
+
+/// How long things may take. They are generous, because a host may be slow (a processor emulated in software, a cgroup
+/// with 5 % of one), and a guest that answers late is better than a container lost.
+mod deadline {
+    use std::time::Duration;
+
+    /// `Create`: mounts, device nodes and the look-up of the program. Less than the parent waits, which has no words.
+    pub const CREATE: Duration = Duration::from_secs(50);
+    /// `Start` and `Exec`: until execve has read the program from the root filesystem.
+    pub const EXECUTE: Duration = Duration::from_secs(90);
+    /// All else.
+    pub const CALL: Duration = Duration::from_secs(30);
+    /// SIGKILL: until the agent says that it has been sent.
+    pub const KILL_ANSWER: Duration = Duration::from_secs(1);
+    /// SIGKILL: from the request until the container's process must have ended.
+    pub const KILL_EXIT: Duration = Duration::from_millis(1800);
+    /// SIGKILL: from the request until the machine process ends, whatever is still under way.
+    pub const KILL_ALL: Duration = Duration::from_secs(2);
+    /// After a SIGKILL: output that nobody reads.
+    pub const KILLED_OUTPUT: Duration = Duration::from_millis(500);
+    /// Output of execs, after the container has ended.
+    pub const EXEC_OUTPUT: Duration = Duration::from_secs(10);
+    /// Writing back what the guest caches of its root filesystem.
+    pub const FLUSH: Duration = Duration::from_secs(120);
+    /// After the conversation has ended: until the guest says why (a panic takes a moment to print).
+    pub const LAST_WORDS: Duration = Duration::from_secs(1);
+}

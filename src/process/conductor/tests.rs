@@ -1,0 +1,551 @@
+//! A container's life with a guest, an agent and a vsock device that are played here; everything between them, the
+//! control socket included, is real.
+
+use super::*;
+use crate::device::vsock::Endpoint;
+use crate::machine::control::client::{self, ClientError, Connection};
+use crate::machine::control::{Command, Outcome, listen_at, server};
+use crate::machine::order::{Report, receive_report, send_proceed};
+use crate::process::signal::Signals;
+use crate::process::stdio::Descriptors;
+use crate::process::stdio::testing::Board;
+use husk_protocol::{FromAgent, ProcessStatus, Request, Stdio, Target, frame};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+const SOON: Option<Duration> = Some(Duration::from_secs(5));
+
+/// A guest that does as it is told.
+struct Machine {
+    end: EventFd,
+    ended: Mutex<Option<String>>,
+    pauses: AtomicUsize,
+    runs: AtomicBool,
+}
+
+impl Machine {
+    fn finish(&self, how: &str) {
+        *self.ended.lock().unwrap() = Some(how.to_owned());
+        raise(&self.end);
+    }
+}
+
+impl Guest for Machine {
+    fn pause(&self) {
+        self.pauses.fetch_add(1, Ordering::SeqCst);
+        self.runs.store(false, Ordering::SeqCst);
+    }
+    fn resume(&self) {
+        self.runs.store(true, Ordering::SeqCst);
+    }
+    fn end(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+    fn how_it_ended(&self) -> Option<String> {
+        self.ended.lock().unwrap().clone()
+    }
+    fn last_words(&self) -> String {
+        "its kernel said last: Kernel panic - not syncing".to_owned()
+    }
+}
+
+/// How the agent behaves.
+#[derive(Default)]
+struct Manners {
+    /// Answers nothing any more.
+    mute: AtomicBool,
+    /// Says that it has killed, and has not.
+    lies: AtomicBool,
+    /// Claims this much more output than there is.
+    boasts: AtomicUsize,
+}
+
+/// The agent. A program is `echo WORDS`, which ends with status 7, or anything else, which runs until it is killed.
+struct Agent {
+    socket: UnixStream,
+    board: Arc<Board>,
+    manners: Arc<Manners>,
+    guest: Arc<Machine>,
+    first: Option<(ProcessKey, husk_protocol::Process)>,
+    /// Streams stay open while their process lives.
+    streams: HashMap<ProcessKey, Vec<Endpoint>>,
+    signals: Arc<Mutex<Vec<(Target, i32)>>>,
+}
+
+impl Agent {
+    fn say(&mut self, message: &FromAgent) {
+        let _ = self.socket.write_all(&frame::encode(message).unwrap());
+    }
+
+    fn live(mut self) {
+        self.say(&FromAgent::Ready(Ready { version: husk_protocol::VERSION, uptime: 0 }));
+        let mut prefix = [0; 4];
+        while self.socket.read_exact(&mut prefix).is_ok() {
+            let mut message = vec![0; frame::length(prefix).unwrap()];
+            self.socket.read_exact(&mut message).unwrap();
+            let Request { id, call } = frame::decode(&message).unwrap();
+            if self.manners.mute.load(Ordering::SeqCst) {
+                continue;
+            }
+            assert!(self.guest.runs.load(Ordering::SeqCst), "asked while paused: {call:?}");
+            let mut ended = None;
+            let answer = match call {
+                Call::Create(container) => {
+                    self.first = Some((container.process_key, container.process));
+                    Answer::Created { guest_pid: 2 }
+                }
+                Call::Start { .. } => {
+                    let (key, process) = self.first.take().unwrap();
+                    ended = self.execute(key, &process);
+                    Answer::Done
+                }
+                Call::Exec(exec) => {
+                    ended = self.execute(exec.key, &exec.process);
+                    Answer::Created { guest_pid: 3 }
+                }
+                Call::Signal { target, signal } => {
+                    self.signals.lock().unwrap().push((target, signal));
+                    let key = match target {
+                        Target::Process(key) => key,
+                        Target::Container(_) => ProcessKey(0),
+                    };
+                    if signal == libc::SIGKILL && !self.manners.lies.load(Ordering::SeqCst) {
+                        self.streams.remove(&key);
+                        ended = Some(Exited {
+                            process: key,
+                            status: ProcessStatus::Signal(9),
+                            stdout: 0,
+                            stderr: 0,
+                        });
+                    }
+                    Answer::Done
+                }
+                Call::Processes { .. } => Answer::Processes(Vec::new()),
+                _ => Answer::Done,
+            };
+            self.say(&FromAgent::Reply { id, outcome: Ok(answer) });
+            if let Some(exited) = ended {
+                // Twice, and one of nobody: only what is news counts.
+                self.say(&FromAgent::Exited(Exited { process: ProcessKey(77), ..exited.clone() }));
+                self.say(&FromAgent::Exited(exited.clone()));
+                self.say(&FromAgent::Exited(Exited { status: ProcessStatus::Code(99), ..exited }));
+            }
+        }
+    }
+
+    fn execute(&mut self, key: ProcessKey, process: &husk_protocol::Process) -> Option<Exited> {
+        let ports = match process.stdio {
+            Stdio::Null => vec![],
+            Stdio::Pipes { stdin, stdout, stderr } => [stdout, stdin, stderr].into_iter().flatten().collect(),
+            Stdio::Terminal { port, .. } => vec![port],
+        };
+        let mut ends: Vec<_> = ports.into_iter().map(|port| self.board.connect(port).unwrap()).collect();
+        if process.args[0] != "echo" {
+            self.streams.insert(key, ends.into_iter().map(|(ends, _)| ends).collect());
+            return None;
+        }
+        let words = process.args[1].clone();
+        let stdout = words.len() as u64 + self.manners.boasts.load(Ordering::SeqCst) as u64;
+        if !ends.is_empty() {
+            let (ends, pipe) = ends.remove(0);
+            std::thread::spawn(move || pipe.deliver(&ends, words.as_bytes()));
+        }
+        Some(Exited { process: key, status: ProcessStatus::Code(7), stdout, stderr: 0 })
+    }
+}
+
+/// A container that is being run.
+struct Stage {
+    control: PathBuf,
+    parent: UnixStream,
+    guest: Arc<Machine>,
+    manners: Arc<Manners>,
+    signals: Arc<Mutex<Vec<(Target, i32)>>>,
+    conductor: Arc<Conductor>,
+    stdout: Option<std::io::PipeReader>,
+    life: JoinHandle<Result<u8, Failed>>,
+    _directory: tempfile::TempDir,
+}
+
+fn process(args: &[&str]) -> husk_protocol::Process {
+    husk_protocol::Process {
+        args: args.iter().map(|word| (*word).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn container(args: &[&str]) -> husk_protocol::Container {
+    husk_protocol::Container {
+        key: ContainerKey(0),
+        id: "c".into(),
+        root: Default::default(),
+        mounts: vec![],
+        devices: vec![],
+        namespaces: Default::default(),
+        uid_map: vec![],
+        gid_map: vec![],
+        time_offsets: vec![],
+        hostname: None,
+        domainname: None,
+        sysctl: vec![],
+        masked_paths: vec![],
+        readonly_paths: vec![],
+        resources: Default::default(),
+        personality: None,
+        process_key: ProcessKey(0),
+        process: process(args),
+    }
+}
+
+fn null() -> OwnedFd {
+    std::fs::File::open("/dev/null").unwrap().into()
+}
+
+/// Puts a container on stage, its agent up if `agent`, as soon as its parent says so.
+fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    let control = directory.path().join("control.sock");
+    let board = Arc::new(Board::default());
+    let streams: Arc<dyn Streams> = board.clone();
+    let guest = Arc::new(Machine {
+        end: wake().unwrap(),
+        ended: Mutex::default(),
+        pauses: AtomicUsize::new(0),
+        runs: AtomicBool::new(true),
+    });
+    let (stdout, write) = std::io::pipe().unwrap();
+    let offered =
+        Descriptors::received(vec![null(), write.into(), null()], None).unwrap().offer(&streams).unwrap();
+    let conductor = Conductor::open(ContainerKey(0), ProcessKey(0), guest.clone(), streams).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    conductor.converse(ours).unwrap();
+    server::serve(listen_at(&control).unwrap(), Arc::new(Commands(conductor.clone()))).unwrap();
+
+    let (manners, signals) = (Arc::new(Manners::default()), Arc::new(Mutex::default()));
+    let agent_played = Agent {
+        socket: theirs,
+        board,
+        manners: manners.clone(),
+        guest: guest.clone(),
+        first: None,
+        streams: HashMap::new(),
+        signals: Arc::clone(&signals),
+    };
+    if agent {
+        std::thread::spawn(move || agent_played.live());
+    } else {
+        std::mem::forget(agent_played);
+    }
+
+    let (parent, theirs) = UnixStream::pair().unwrap();
+    let container = container(args);
+    let led = conductor.clone();
+    let life = std::thread::spawn(move || {
+        let life = Life { conductor: led, signals: Signals::take().unwrap(), terminal: None, offered };
+        life.create(&theirs, Boot { container, since: Instant::now(), timeout })?;
+        drop(theirs);
+        Ok(life.lead())
+    });
+    Stage {
+        control,
+        parent,
+        guest,
+        manners,
+        signals,
+        conductor,
+        stdout: Some(stdout),
+        life,
+        _directory: directory,
+    }
+}
+
+/// The same, and created.
+fn created(args: &[&str]) -> Stage {
+    let stage = stage(args, true, Duration::from_secs(60));
+    send_proceed(&stage.parent).unwrap();
+    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created);
+    stage
+}
+
+fn started(args: &[&str]) -> Stage {
+    let stage = created(args);
+    assert_eq!(stage.ask(Command::Start).unwrap(), Outcome::Done);
+    stage
+}
+
+impl Stage {
+    fn ask(&self, command: Command) -> Result<Outcome, ClientError> {
+        client::ask(&self.control, &command)
+    }
+
+    fn kill(&self) -> Result<Outcome, ClientError> {
+        self.ask(Command::Signal { signal: libc::SIGKILL, all: false })
+    }
+
+    fn exec(&self, args: &[&str], stdout: impl AsFd) -> Connection {
+        let mut connection = Connection::open(&self.control).unwrap();
+        let command = Command::Exec { process: Box::new(process(args)), terminal: None };
+        let null = null();
+        connection.send(&command, &[null.as_fd(), stdout.as_fd(), null.as_fd()]).unwrap();
+        connection
+    }
+
+    fn status(self) -> u8 {
+        self.life.join().unwrap().unwrap()
+    }
+}
+
+fn eventually(what: impl Fn() -> bool) -> bool {
+    (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        what()
+    })
+}
+
+#[test]
+fn a_container_is_created_started_and_ends_with_its_status_after_its_last_byte() {
+    let mut stage = created(&["echo", "hello"]);
+    assert_eq!(stage.ask(Command::Status).unwrap(), Outcome::Status(Phase::Created));
+    assert_eq!(stage.ask(Command::Start).unwrap(), Outcome::Done);
+    let mut text = String::new();
+    stage.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+    assert_eq!(stage.status(), 7);
+}
+
+#[test]
+fn a_reader_that_takes_its_time_gets_every_byte_before_the_exit() {
+    let words = "x".repeat(300_000);
+    let mut stage = started(&["echo", &words]);
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(!stage.life.is_finished());
+    let mut text = String::new();
+    stage.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text.len(), words.len());
+    assert_eq!(stage.status(), 7);
+}
+
+#[test]
+fn without_the_parents_word_nothing_is_made_and_without_the_parent_the_machine_ends() {
+    let stage = stage(&["echo", "x"], true, Duration::from_secs(60));
+    assert!(receive_report(&stage.parent, Some(Duration::from_millis(100))).is_err());
+    drop(stage.parent);
+    let failed = stage.life.join().unwrap().unwrap_err();
+    assert!(failed.message.contains("is gone"), "{}", failed.message);
+}
+
+#[test]
+fn a_guest_whose_agent_never_speaks_fails_in_time_with_words_and_the_kernels_last_lines() {
+    let stage = stage(&["echo", "x"], false, Duration::from_millis(100));
+    let failed = stage.life.join().unwrap().unwrap_err();
+    assert_eq!(failed.kind, ErrorKind::Guest);
+    for part in ["within 0.1 s", "husk check", "Kernel panic"] {
+        assert!(failed.message.contains(part), "{}", failed.message);
+    }
+}
+
+#[test]
+fn a_guest_that_ends_before_its_agent_is_up_fails_at_once() {
+    let stage = stage(&["echo", "x"], false, Duration::from_secs(60));
+    stage.guest.finish("the guest asked for a reset");
+    let failed = stage.life.join().unwrap().unwrap_err();
+    assert!(
+        failed.message.contains("before its agent was up: the guest asked for a reset"),
+        "{}",
+        failed.message
+    );
+}
+
+#[test]
+fn a_guest_that_ends_under_a_container_ends_it_with_255() {
+    let stage = started(&["sleep"]);
+    stage.guest.finish("the guest asked for a reset");
+    assert_eq!(stage.status(), 255);
+}
+
+#[test]
+fn a_second_start_is_refused_in_runcs_words() {
+    let stage = started(&["sleep"]);
+    let error = stage.ask(Command::Start).unwrap_err();
+    assert_eq!(error.to_string(), "cannot start an already running container");
+    stage.kill().unwrap();
+    assert_eq!(stage.status(), 137);
+}
+
+#[test]
+fn a_kill_is_answered_and_the_container_ends_with_137() {
+    let stage = started(&["sleep"]);
+    let begun = Instant::now();
+    assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    assert_eq!(stage.status(), 137);
+    assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_kill_ends_the_machine_in_time_when_the_agent_is_mute() {
+    let stage = started(&["sleep"]);
+    stage.manners.mute.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    assert_eq!(stage.status(), 137);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_kill_ends_the_machine_in_time_when_the_agent_only_says_that_it_has_killed() {
+    let stage = started(&["sleep"]);
+    stage.manners.lies.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    assert_eq!(stage.status(), 137);
+    assert!(begun.elapsed() < Duration::from_millis(2300), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_kill_ends_the_wait_for_a_reader_that_has_stopped() {
+    let stage = started(&["echo", &"x".repeat(300_000)]);
+    std::thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    let stdout = { stage.conductor.clone() };
+    assert_eq!(stage.status(), 7);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    drop(stdout);
+}
+
+#[test]
+fn an_agent_that_claims_output_which_never_comes_can_still_be_killed() {
+    let stage = created(&["echo", "x"]);
+    stage.manners.boasts.store(1 << 40, Ordering::SeqCst);
+    stage.ask(Command::Start).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    assert_eq!(stage.status(), 7);
+}
+
+#[test]
+fn an_exec_is_answered_when_it_runs_and_again_when_it_has_ended() {
+    let stage = started(&["sleep"]);
+    let (mut read, write) = std::io::pipe().unwrap();
+    let mut exec = stage.exec(&["echo", "from exec"], write);
+    assert_eq!(exec.receive(SOON).unwrap(), Outcome::Done);
+    assert_eq!(exec.receive(SOON).unwrap(), Outcome::Exited(7));
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "from exec");
+    assert!(matches!(exec.receive(SOON), Err(ClientError::Gone)));
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn signals_and_sizes_on_an_execs_connection_are_for_its_process() {
+    let stage = started(&["sleep"]);
+    let mut exec = stage.exec(&["sleep"], null());
+    assert_eq!(exec.receive(SOON).unwrap(), Outcome::Done);
+    exec.send(&Command::Signal { signal: libc::SIGUSR1, all: false }, &[]).unwrap();
+    exec.send(&Command::Resize(Default::default()), &[]).unwrap();
+    exec.send(&Command::Signal { signal: libc::SIGKILL, all: false }, &[]).unwrap();
+    assert_eq!(exec.receive(SOON).unwrap(), Outcome::Exited(137));
+    let key = Target::Process(ProcessKey(1));
+    assert_eq!(*stage.signals.lock().unwrap(), [(key, libc::SIGUSR1), (key, libc::SIGKILL)]);
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn an_exec_whose_connection_closes_is_killed_inside() {
+    let stage = started(&["sleep"]);
+    let mut exec = stage.exec(&["sleep"], null());
+    assert_eq!(exec.receive(SOON).unwrap(), Outcome::Done);
+    drop(exec);
+    let killed = (Target::Process(ProcessKey(1)), libc::SIGKILL);
+    assert!(eventually(|| stage.signals.lock().unwrap().contains(&killed)));
+    assert!(eventually(|| stage.conductor.lock().processes.len() == 1));
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn an_exec_that_outlives_its_container_is_told_of_its_end() {
+    let stage = started(&["sleep"]);
+    let mut exec = stage.exec(&["sleep"], null());
+    assert_eq!(exec.receive(SOON).unwrap(), Outcome::Done);
+    stage.kill().unwrap();
+    assert_eq!(exec.receive(SOON).unwrap(), Outcome::Exited(137));
+    assert_eq!(stage.status(), 137);
+}
+
+#[test]
+fn an_exec_without_its_descriptors_is_refused() {
+    let stage = started(&["sleep"]);
+    let mut connection = Connection::open(&stage.control).unwrap();
+    connection
+        .send(&Command::Exec { process: Box::new(process(&["echo", "x"])), terminal: None }, &[])
+        .unwrap();
+    let error = connection.receive(SOON).unwrap_err();
+    assert!(error.to_string().contains("three descriptors"), "{error}");
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn a_paused_container_still_answers_and_its_vcpus_run_only_while_it_does() {
+    let stage = started(&["sleep"]);
+    assert_eq!(stage.ask(Command::Pause).unwrap(), Outcome::Done);
+    assert_eq!(stage.ask(Command::Status).unwrap(), Outcome::Status(Phase::Paused));
+    assert!(!stage.guest.runs.load(Ordering::SeqCst));
+    assert_eq!(stage.ask(Command::Processes).unwrap(), Outcome::Processes(vec![]));
+    assert!(eventually(|| !stage.guest.runs.load(Ordering::SeqCst)));
+    assert_eq!(stage.guest.pauses.load(Ordering::SeqCst), 2);
+    assert_eq!(stage.ask(Command::Pause).unwrap_err().to_string(), "cannot pause a container that is paused");
+    let (_, write) = std::io::pipe().unwrap();
+    let error = stage.exec(&["echo", "x"], write).receive(SOON).unwrap_err();
+    assert!(error.to_string().contains("paused container"), "{error}");
+    assert_eq!(stage.ask(Command::Resume).unwrap(), Outcome::Done);
+    assert_eq!(stage.ask(Command::Status).unwrap(), Outcome::Status(Phase::Running));
+    assert!(stage.guest.runs.load(Ordering::SeqCst));
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn a_paused_container_can_be_killed() {
+    let stage = started(&["sleep"]);
+    stage.ask(Command::Pause).unwrap();
+    assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    assert_eq!(stage.status(), 137);
+}
+
+#[test]
+fn a_watcher_hears_of_memory_and_of_the_end() {
+    let stage = started(&["sleep"]);
+    let mut watcher = Connection::open(&stage.control).unwrap();
+    watcher.send(&Command::Watch, &[]).unwrap();
+    assert!(eventually(|| stage.conductor.lock().watchers.len() == 1));
+    (0..100_000).for_each(|_| stage.conductor.out_of_memory(ContainerKey(0)));
+    stage.conductor.out_of_memory(ContainerKey(9));
+    assert_eq!(watcher.receive(SOON).unwrap(), Outcome::OutOfMemory);
+    stage.kill().unwrap();
+    let mut heard = watcher.receive(SOON).unwrap();
+    let mut times = 1;
+    while heard == Outcome::OutOfMemory {
+        heard = watcher.receive(SOON).unwrap();
+        times += 1;
+    }
+    assert_eq!(heard, Outcome::Exited(137));
+    assert!(times < 10, "a guest's flood reached a caller");
+    assert_eq!(stage.status(), 137);
+}
+
+#[test]
+fn a_kill_before_the_container_exists_ends_the_machine() {
+    let stage = stage(&["sleep"], false, Duration::from_secs(60));
+    assert_eq!(stage.ask(Command::Status).unwrap(), Outcome::Status(Phase::Creating));
+    assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    assert!(stage.life.join().unwrap().is_err());
+}

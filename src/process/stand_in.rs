@@ -1,0 +1,244 @@
+//! A process on the host that stands for one in a guest: its pid is what callers see, signal and wait for.
+//!
+//! ```text
+//!   husk exec --detach --spawn--> stand-in --Exec--> machine        husk exec (foreground) is its own stand-in
+//!        | <-- Running / Failed --- |
+//!        v pid file, gone           | signals and sizes -->
+//!                                   | <-- Exited(status): ends with it
+//! ```
+//! A stand-in keeps nothing of its caller's: the descriptors go to the machine, and to that alone. When it is killed,
+//! its connection closes, and the machine kills the process inside.
+
+use super::signal::{SignalError, Signals};
+use super::stdio::{StdioError, replace_own_with_null};
+use super::terminal::{self, RawMode, TerminalError};
+use super::{exit, spawn};
+use crate::error::{ErrorKind, Kind, chain};
+use crate::machine::control::client::{ClientError, Connection};
+use crate::machine::control::wire::{self, WireError};
+use crate::machine::control::{Command, Outcome};
+use crate::machine::order::Failed;
+use husk_protocol::{Process, TerminalSize};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The hidden verb.
+pub const VERB: &str = "stand-in";
+
+/// How long the machine may take until the process runs: longer than it gives the guest.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What to stand for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StandInOrder {
+    /// The container's id, for the process's name.
+    pub id: String,
+    /// The container's control socket.
+    pub control: PathBuf,
+    /// What to run. Its streams are filled in by the machine.
+    pub process: Box<Process>,
+    /// The terminal's size, if it gets one instead of three streams.
+    pub terminal: Option<TerminalSize>,
+    /// The host cgroup (a directory that exists) that a detached stand-in joins.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// What a detached stand-in tells who started it.
+#[derive(Debug, Serialize, Deserialize)]
+enum StandInReport {
+    Running,
+    Failed(Failed),
+}
+
+/// Why a process does not run, or was lost sight of.
+#[derive(Debug, thiserror::Error)]
+pub enum StandInError {
+    /// The machine refused, or is gone.
+    #[error(transparent)]
+    Machine(#[from] ClientError),
+    /// The stand-in's own words.
+    #[error("{}", .0.message)]
+    Failed(Failed),
+    /// It ended without a word.
+    #[error("the process that stands for the new one ended at once")]
+    Lost(#[source] WireError),
+    /// The signals.
+    #[error(transparent)]
+    Signals(#[from] SignalError),
+    /// The terminal.
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    /// The standard descriptors.
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    /// The host.
+    #[error("cannot {what}")]
+    Host {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Kind for StandInError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            StandInError::Machine(error) => error.kind(),
+            StandInError::Failed(failed) => failed.kind,
+            StandInError::Terminal(error) => error.kind(),
+            _ => ErrorKind::Host,
+        }
+    }
+}
+
+/// Starts a detached stand-in and waits until its process runs inside. Returns the stand-in's pid; it is our child and
+/// becomes our parent's when we end. The process gets our 0, 1 and 2, or `terminal` (the slave of a pair).
+pub fn spawn(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u32, StandInError> {
+    let host = |what| move |source| StandInError::Host { what, source };
+    let (ours, theirs) = UnixStream::pair().map_err(host("make a socket pair"))?;
+    let mut child = spawn::own(VERB, theirs.into(), terminal.is_none())
+        .map_err(host("start a process to stand for the new one"))?;
+    let descriptors: Vec<BorrowedFd<'_>> = terminal.into_iter().collect();
+    let report = wire::send_frame(&ours, order, &descriptors)
+        .and_then(|()| wire::receive_frame::<StandInReport>(&ours, None).map(|(report, _)| report));
+    let failed = match report {
+        Ok(StandInReport::Running) => return Ok(child.id()),
+        Ok(StandInReport::Failed(failed)) => StandInError::Failed(failed),
+        Err(error) => StandInError::Lost(error),
+    };
+    // It ends by itself once it has said so; if it did not say so, it has ended.
+    let _ = child.wait();
+    Err(failed)
+}
+
+/// Runs a process in the foreground: this process stands for it. Returns its status (128 + N for signal N).
+pub fn run(order: StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u8, StandInError> {
+    let signals = Signals::take()?;
+    let own = terminal.map(|terminal| terminal.try_clone_to_owned()).transpose();
+    let own = own.map_err(|source| StandInError::Host { what: "keep the terminal", source })?;
+    let _raw = own.map(RawMode::enter).transpose()?;
+    let mut execution = Execution::begin(&order, terminal)?;
+    execution.follow(&signals, terminal, true)
+}
+
+/// The body of the hidden verb: stands for a process in the background, until it ends; then with its status.
+pub fn serve(parent: UnixStream) -> u8 {
+    match stand(&parent) {
+        Ok((mut execution, signals, terminal)) => {
+            // From here on the caller goes its way.
+            drop(parent);
+            let terminal = terminal.as_ref().map(AsFd::as_fd);
+            execution.follow(&signals, terminal, false).unwrap_or(exit::KILLED)
+        }
+        Err(error) => {
+            let failed = Failed { kind: error.kind(), message: chain(&error) };
+            // If nobody hears it, nobody minds.
+            let _ = wire::send_frame(&parent, &StandInReport::Failed(failed), &[]);
+            1
+        }
+    }
+}
+
+/// Until the process runs and the caller knows it.
+fn stand(parent: &UnixStream) -> Result<(Execution, Signals, Option<OwnedFd>), StandInError> {
+    let host = |what| move |error: Errno| StandInError::Host { what, source: error.into() };
+    let signals = Signals::take()?;
+    let (order, descriptors) =
+        wire::receive_frame::<StandInOrder>(parent, None).map_err(StandInError::Lost)?;
+    let terminal = descriptors.into_iter().next();
+    super::name_process(&order.id);
+    // Not among the caller's process group, and without its terminal: a hang-up there is not ours.
+    nix::unistd::setsid().map_err(host("begin a session"))?;
+    if let Some(cgroup) = &order.cgroup {
+        super::join_cgroup(cgroup)
+            .map_err(|source| StandInError::Host { what: "join the container's cgroup", source })?;
+    }
+    let controls = terminal.as_ref().is_some_and(terminal::take_control);
+    let execution = Execution::begin(&order, terminal.as_ref().map(AsFd::as_fd))?;
+    replace_own_with_null()?;
+    wire::send_frame(parent, &StandInReport::Running, &[]).map_err(StandInError::Lost)?;
+    Ok((execution, signals, terminal.filter(|_| controls)))
+}
+
+/// A process that runs in a guest, seen from the host.
+struct Execution {
+    connection: Connection,
+}
+
+impl Execution {
+    /// Has the machine run it; returns when it does.
+    fn begin(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<Execution, StandInError> {
+        let mut connection = Connection::open(&order.control)?;
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let descriptors = match terminal {
+            Some(terminal) => vec![terminal],
+            None => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        };
+        let command = Command::Exec { process: order.process.clone(), terminal: order.terminal };
+        match connection.send(&command, &descriptors) {
+            // It refused before it had read everything: its words are still to be had.
+            Ok(()) | Err(ClientError::Gone) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match connection.receive(Some(PATIENCE))? {
+            Outcome::Done => Ok(Execution { connection }),
+            _ => Err(ClientError::Unexpected.into()),
+        }
+    }
+
+    /// Passes signals and sizes on until it has ended; its status.
+    fn follow(
+        &mut self,
+        signals: &Signals,
+        terminal: Option<BorrowedFd<'_>>,
+        foreground: bool,
+    ) -> Result<u8, StandInError> {
+        loop {
+            let mut ready = [
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.connection.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut ready, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => {
+                    return Err(StandInError::Host { what: "wait for the process", source: error.into() });
+                }
+            }
+            let heard = ready.last().and_then(PollFd::any).unwrap_or(true);
+            while let Some(signal) = signals.next() {
+                let command = match (signal.number, terminal) {
+                    (libc::SIGCHLD, _) => continue,
+                    (libc::SIGWINCH, Some(terminal)) => match terminal::size(terminal) {
+                        Ok(size) => Command::Resize(size),
+                        Err(_) => continue,
+                    },
+                    // In the background the kernel's own concern us alone: our terminal hung up, which the process
+                    // sees as the end of its stream. In the foreground they are the user's ^C.
+                    _ if signal.from_kernel && !foreground => continue,
+                    (signal, _) => Command::Signal { signal, all: false },
+                };
+                match self.connection.send(&command, &[]) {
+                    // What it has said before it went is still to be read.
+                    Ok(()) | Err(ClientError::Gone) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if heard {
+                return match self.connection.receive(Some(PATIENCE)) {
+                    Ok(Outcome::Exited(status)) => Ok(status),
+                    Ok(_) => Err(ClientError::Unexpected.into()),
+                    // The machine is gone, and the process with it.
+                    Err(ClientError::Gone) => Ok(exit::KILLED),
+                    Err(error) => Err(error.into()),
+                };
+            }
+        }
+    }
+}
