@@ -95,7 +95,7 @@ impl Link {
                 skip = skip.saturating_sub(slice.len());
             }
         }
-        if !self.ring.is_empty() {
+        if !self.ring.is_empty() && !self.output_waits {
             self.watch_output(true, io);
         }
     }
@@ -133,7 +133,11 @@ impl Link {
                 match input.watch(&io.epoll, self.tokens.input, interest) {
                     Ok(true) => {}
                     // It said that it would have to wait, and cannot say when it is over.
-                    Ok(false) | Err(_) => self.close_input(io),
+                    Ok(false) => self.close_input(io),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot watch a stream's input");
+                        self.close_input(io);
+                    }
                 }
             }
         }
@@ -228,7 +232,11 @@ impl Link {
             Ok(true) => self.output_waits = waits,
             // It never waits; and if it does after all, it cannot say when it is over.
             Ok(false) if !waits => {}
-            Ok(false) | Err(_) => self.lose_output(io),
+            Ok(false) => self.lose_output(io),
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch a stream's output");
+                self.lose_output(io);
+            }
         }
     }
 

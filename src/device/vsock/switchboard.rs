@@ -163,6 +163,15 @@ impl Board {
     }
 }
 
+impl Drop for Board {
+    /// Neither device nor switchboard is left: nobody will ever connect.
+    fn drop(&mut self) {
+        for offer in std::mem::take(&mut self.lock().offers).into_values() {
+            offer.stream.set_over();
+        }
+    }
+}
+
 impl Inner {
     fn is_used(&self, port: u32) -> bool {
         self.offers.contains_key(&port) || self.connected.contains(&port)

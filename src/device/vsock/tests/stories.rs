@@ -363,6 +363,52 @@ fn a_reset_of_the_device_ends_connections_and_keeps_offers() {
     assert_eq!(said, "after");
 }
 
+/// Several buffers are taken for one read; those that stay empty must not be lost to the guest.
+#[test]
+fn every_buffer_of_the_guest_is_used_in_the_end() {
+    let mut guest = Guest::start(8);
+    let (mut writer, endpoint) = stdin();
+    let (mut socket, _stream) = guest.open(endpoint);
+    socket.receive_until(&mut guest, |socket| socket.host_shutdown == SHUTDOWN_RECEIVE);
+    for key in 0..1000_u32 {
+        writer.write_all(&[key as u8]).unwrap();
+        assert_eq!(socket.receive_until(&mut guest, |socket| socket.forwarded > key), [key as u8]);
+    }
+    for key in 0..8 {
+        writer.write_all(&[key]).unwrap();
+        let packet = guest.keep_until(soon().unwrap()).expect("a buffer for each");
+        assert_eq!(packet.payload, [key]);
+    }
+    assert_eq!(guest.driver.outstanding(RX), 0);
+}
+
+#[test]
+fn a_connection_that_is_over_is_unknown_to_the_guest_though_its_reader_is_slow() {
+    let mut guest = Guest::start(16);
+    let (mut slow, endpoint) = stdout();
+    let (mut socket, stream) = guest.open(endpoint);
+    socket.write(&mut guest, &pattern(WINDOW as usize));
+    guest.send(socket.header(OP_RST), &[]);
+    let mut again = Socket { reset: false, ..socket.clone() };
+    guest.send(again.header(OP_REQUEST), &[]);
+    again.receive_until(&mut guest, |socket| socket.reset);
+    assert!(!stream.is_over());
+    let mut all = Vec::new();
+    slow.read_to_end(&mut all).unwrap();
+    assert!(all == pattern(WINDOW as usize));
+    assert!(stream.wait_delivered(u64::from(WINDOW), soon()));
+}
+
+#[test]
+fn who_waits_for_a_stream_of_a_machine_that_is_gone_is_let_go() {
+    let guest = Guest::start(0);
+    let (_reader, endpoint) = stdout();
+    let (_, stream) = guest.switchboard.offer(endpoint).unwrap();
+    let waiter = std::thread::spawn(move || stream.wait_delivered(1, soon()) && stream.is_over());
+    drop(guest);
+    assert!(waiter.join().unwrap());
+}
+
 #[test]
 fn there_is_a_limit_to_streams() {
     let guest = Guest::start(0);
