@@ -27,8 +27,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many of the kernel's last lines a message shows.
-const LAST_LINES: usize = 5;
+/// How many of the kernel's last lines a message shows, and among how many a panic is looked for.
+const LINES_SHOWN: usize = 5;
+const LINES_SEARCHED: usize = 100;
 
 /// Runs it. To be called before anything else in the process opens a descriptor, blocks a signal or makes a thread.
 pub fn run() -> ExitCode {
@@ -215,11 +216,19 @@ impl Guest for Inside {
     }
 
     fn last_words(&self) -> String {
-        match self.kernel_log.tail(LAST_LINES) {
-            lines if lines.is_empty() => "its kernel has not said a word".to_owned(),
-            lines => format!("its kernel said last: {}", lines.replace('\n', " | ")),
+        let lines = self.kernel_log.tail(LINES_SEARCHED);
+        match telling(&lines).as_slice() {
+            [] => "its kernel has not said a word".to_owned(),
+            lines => format!("its kernel said last: {}", lines.join(" | ")),
         }
     }
+}
+
+/// The lines that tell most: those up to a panic's reason, which a trace follows, or else the last.
+fn telling(lines: &str) -> Vec<&str> {
+    let lines: Vec<&str> = lines.lines().collect();
+    let end = lines.iter().rposition(|line| line.contains("Kernel panic")).map_or(lines.len(), |at| at + 1);
+    lines[end.saturating_sub(LINES_SHOWN)..end].to_vec()
 }
 
 fn failed(kind: ErrorKind, message: String) -> Failed {
@@ -239,4 +248,17 @@ fn of<E: Kind>(error: &E) -> Failed {
 /// The host did not let us do something.
 fn host(attempt: &str, error: &dyn std::error::Error) -> Failed {
     failed(ErrorKind::Host, format!("cannot {attempt}: {}", chain(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panics_reason_is_shown_and_not_the_end_of_its_trace() {
+        let trace = "a\nKernel panic - not syncing: no init found\nCall Trace:\n b\n c\n d\n e\n f";
+        assert_eq!(telling(trace), ["a", "Kernel panic - not syncing: no init found"]);
+        assert_eq!(telling("1\n2\n3\n4\n5\n6"), ["2", "3", "4", "5", "6"]);
+        assert!(telling("").is_empty());
+    }
 }

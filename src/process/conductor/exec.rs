@@ -6,6 +6,7 @@
 //! ```
 
 use super::{Conductor, Watched, deadline, failed, refused, wake};
+use crate::agent::CallError;
 use crate::error::{ErrorKind, chain};
 use crate::machine::control::server::Caller;
 use crate::machine::control::{Command, Outcome, Phase};
@@ -82,8 +83,10 @@ impl Conductor {
         let exec = Exec { container: self.container, key, process };
         if let Err(error) = self.call(Call::Exec(Box::new(exec)), deadline::EXECUTE) {
             self.lock().processes.remove(&key);
-            // It may come to life later, when nobody is there for it any more.
-            self.tell(kill(key));
+            if matches!(error, CallError::TimedOut(_)) {
+                // It may come to life later, when nobody is there for it any more.
+                self.tell(kill(key));
+            }
             offered.abort();
             return Err(failed(&error));
         }

@@ -62,6 +62,7 @@ impl Life {
     pub fn create(&self, parent: &UnixStream, boot: Boot) -> Result<(), Failed> {
         let Boot { mut container, since, timeout } = boot;
         self.await_agent(parent, since, timeout)?;
+        tracing::debug!(milliseconds = elapsed(since), "the agent is up, and the parent's hooks have run");
         container.process.stdio = self.offered.stdio.clone();
 
         let conductor = Arc::clone(&self.conductor);
@@ -85,6 +86,7 @@ impl Life {
                 return Err(failed(&CallError::TimedOut(deadline::CREATE)));
             }
         }
+        tracing::debug!(milliseconds = elapsed(since), "the container exists");
         // Before the report, so that a `start` that follows it at once finds it so.
         self.conductor.lock().phase = Phase::Created;
         // A parent that is gone by now cannot say whether the container is wanted.
@@ -173,6 +175,7 @@ impl Life {
         };
         match ended {
             Some(exited) => {
+                tracing::debug!(status = exited.status.code(), "the container's process has ended");
                 self.drain(&exited);
                 self.end(exited.status.code())
             }
@@ -243,6 +246,7 @@ impl Life {
             self.flush();
         }
         self.hear_out();
+        tracing::debug!("the machine ends");
         status
     }
 
@@ -341,6 +345,10 @@ impl Life {
 fn asks_to_end(signal: &Arrived) -> bool {
     matches!(signal.number, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | libc::SIGHUP)
         && !signal.from_kernel
+}
+
+fn elapsed(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn abandoned() -> Failed {
