@@ -7,7 +7,7 @@
 
 pub mod spec;
 
-use crate::error::{ErrorKind, Kind};
+use crate::error::{ErrorKind, Kind, plain};
 use crate::host::file;
 use oci_spec::runtime::{Mount, Spec};
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ pub enum BundleError {
         reason: String,
     },
     /// It is not what a specification should be.
-    #[error("{CONFIG}: {0}")]
+    #[error("{CONFIG}")]
     Spec(#[source] spec::SpecError),
     /// There is no usable root filesystem.
     #[error("invalid rootfs: {0}")]
@@ -97,7 +97,7 @@ impl Bundle {
     pub fn open(directory: &Path) -> Result<Bundle, BundleError> {
         let given = directory;
         let failed =
-            |error: io::Error| BundleError::Directory { path: given.to_owned(), reason: file::plain(&error) };
+            |error: io::Error| BundleError::Directory { path: given.to_owned(), reason: plain(&error) };
         let directory = given.canonicalize().map_err(failed)?;
         if !directory.is_dir() {
             return Err(failed(io::Error::from_raw_os_error(libc::ENOTDIR)));
@@ -114,7 +114,7 @@ pub fn read_config(directory: &Path) -> Result<Spec, BundleError> {
     let path = directory.join(CONFIG);
     let bytes = file::read_bounded(&path, spec::LONGEST).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => BundleError::NoConfig,
-        _ => BundleError::Unreadable { path, reason: file::plain(&error) },
+        _ => BundleError::Unreadable { path, reason: plain(&error) },
     })?;
     spec::parse(&bytes).map_err(BundleError::Spec)
 }
@@ -128,7 +128,7 @@ fn rootfs(directory: &Path, spec: &Spec) -> Result<PathBuf, BundleError> {
     }
     let path = lexically_clean(&directory.join(root.path()));
     let failed =
-        |error: &io::Error| BundleError::Rootfs(format!("stat {}: {}", path.display(), file::plain(error)));
+        |error: &io::Error| BundleError::Rootfs(format!("stat {}: {}", path.display(), plain(error)));
     let resolved = path.canonicalize().map_err(|error| failed(&error))?;
     if resolved != path {
         return Err(BundleError::Rootfs("not an absolute path, or a symlink".into()));
@@ -149,7 +149,7 @@ fn sources(directory: &Path, mounts: &[Mount]) -> Result<BTreeMap<usize, Source>
         let metadata = path.metadata().map_err(|error| BundleError::Source {
             index,
             path: path.clone(),
-            reason: file::plain(&error),
+            reason: plain(&error),
         })?;
         found.insert(index, Source { path, directory: metadata.is_dir() });
     }

@@ -9,6 +9,8 @@ use oci_spec::runtime::{Process, Spec};
 /// The longest `config.json`, in bytes. One with a large environment and a large seccomp profile has some hundred KiB.
 pub const LONGEST: u64 = 8 << 20;
 
+/// What the whole of a specification is called in an error.
+const TOP: &str = "(top level)";
 /// Top-level properties of the spec that describe other platforms, or that our types do not have.
 const OTHER_PLATFORMS: [&str; 1] = ["freebsd"];
 
@@ -60,6 +62,13 @@ pub fn parse_process(bytes: &[u8]) -> Result<Process, SpecError> {
 
 /// Reads anything of the spec, with the paths of the properties that were ignored.
 pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>), SpecError> {
+    // Our types could be read from a list too, one field after the other. No specification is a list.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(SpecError::Field {
+            field: TOP.into(),
+            reason: "invalid type: list, expected an object".into(),
+        });
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
@@ -75,7 +84,7 @@ fn describe(error: &serde_json::Error, field: &str) -> SpecError {
             SpecError::Field { field: field.to_owned(), reason: error.to_string() }
         }
         serde_json::error::Category::Data => {
-            SpecError::Field { field: "(top level)".into(), reason: error.to_string() }
+            SpecError::Field { field: TOP.into(), reason: error.to_string() }
         }
         _ => SpecError::NotJson(error.to_string()),
     }

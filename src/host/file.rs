@@ -47,21 +47,6 @@ pub fn read_to_bound(stream: impl Read, longest: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An I/O error in the words that callers search for: the kernel's text alone, in lower case as runc has it.
-pub fn plain(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => {
-            let text = nix::errno::Errno::from_raw(number).desc();
-            let mut letters = text.chars();
-            letters
-                .next()
-                .map(|first| first.to_ascii_lowercase().to_string() + letters.as_str())
-                .unwrap_or_default()
-        }
-        None => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,15 +71,5 @@ mod tests {
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(read_bounded(&fifo, 10).is_err());
         assert!(read_bounded(Path::new("/dev/zero"), 10).is_err());
-    }
-
-    #[test]
-    fn kernel_errors_are_told_in_the_words_that_callers_search_for() {
-        let told = |number| plain(&io::Error::from_raw_os_error(number));
-        assert_eq!(told(libc::ENOENT), "no such file or directory");
-        assert_eq!(told(libc::EACCES), "permission denied");
-        assert_eq!(told(libc::ENOTDIR), "not a directory");
-        assert_eq!(told(libc::EISDIR), "is a directory");
-        assert_eq!(told(libc::ESRCH), "no such process");
     }
 }

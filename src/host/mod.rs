@@ -4,6 +4,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod descriptor;
 pub mod file;
+pub mod landlock;
 pub mod lock;
 pub mod mount;
 pub mod namespace;

@@ -128,7 +128,10 @@ fn decide_unified(given: &LinuxResources, limits: &mut Limits) -> Result<(), Con
                 limits.outside.push(file);
             }
             _ => {
-                return Err(unsupported(field, format!("controller {controller:?} is not supported by husk")));
+                return Err(unsupported(
+                    field,
+                    format!("controller {controller:?} is not supported by husk"),
+                ));
             }
         }
         if name == "memory.max" {
