@@ -5,9 +5,9 @@ set -euo pipefail
 husk=$1 kernel=$2 initrd=$3 out=$4
 if [ "$out" -nt "$husk" ] && [ "$out" -nt "$kernel" ] && [ "$out" -nt "$initrd" ]; then exit 0; fi
 mkdir -p "$(dirname "$out")"
-objcopy --add-section .husk.kernel="$kernel" --set-section-flags .husk.kernel=noload,readonly,data \
-        --set-section-alignment .husk.kernel=4096 \
-        --add-section .husk.initrd="$initrd" --set-section-flags .husk.initrd=noload,readonly,data \
-        --set-section-alignment .husk.initrd=4096 \
-        "$husk" "$out.new"
+flags=noload,readonly,data
+objcopy --add-section .husk.kernel="$kernel" --set-section-flags .husk.kernel=$flags \
+        --add-section .husk.initrd="$initrd" --set-section-flags .husk.initrd=$flags "$husk" "$out.new"
+# Only sections that exist already can be aligned.
+objcopy --set-section-alignment .husk.kernel=4096 --set-section-alignment .husk.initrd=4096 "$out.new"
 mv "$out.new" "$out"
