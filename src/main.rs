@@ -1,2 +1,7 @@
-//! The `husk` command: parse, log, dispatch, exit code.
-fn main() {}
+//! The `husk` command: parse, log, dispatch, exit code. All of it in [`husk::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    husk::cli::main()
+}

@@ -1,1 +1,138 @@
 //! The OCI container and what the verbs do with it.
+//!
+//! ```text
+//!   create ----> creating ----> created --start--> running <--pause/resume--> paused
+//!                   |              |                  |                         |
+//!                   +--(failure)---+------------------+-------------------------+--> stopped --delete--> (gone)
+//! ```
+//! The conductor of the flow: it opens the bundle, has the configuration decided, starts the machine process and stays
+//! with it until the container is made; then it leaves. The state file ([`state`]) and the control socket are all that
+//! later commands have; which status a container has is the machine's word while it lives ([`status`]).
+//!
+//! How creation fails: every step puts its way back on a stack ([`undo`]), and nothing is left. The machine process ends
+//! by itself when the creating command goes away before it is done.
+
+pub mod create;
+pub mod delete;
+pub mod error;
+pub mod exec;
+pub mod hooks;
+pub mod id;
+pub mod kill;
+pub mod machine_process;
+pub mod pid_file;
+pub mod placement;
+pub mod probe;
+pub mod run;
+pub mod start;
+pub mod state;
+pub mod status;
+pub mod store;
+pub mod undo;
+pub mod update;
+
+pub use error::ContainerError;
+pub use id::ContainerId;
+pub use status::Status;
+pub use store::Store;
+
+use crate::host::pidfd::PidFd;
+use crate::machine::control::{Command, Outcome, client};
+use state::{State, StateError};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The name of a container's control socket in its directory.
+const CONTROL: &str = "control.sock";
+/// The name of its compiled seccomp profile.
+const SECCOMP: &str = "seccomp";
+
+/// A container that exists.
+#[derive(Debug)]
+pub struct Container {
+    /// Its name.
+    pub id: ContainerId,
+    /// What its state file says.
+    pub state: State,
+    /// Its directory.
+    pub directory: PathBuf,
+}
+
+impl Container {
+    /// Finds a container.
+    pub fn load(store: &Store, id: &ContainerId) -> Result<Container, ContainerError> {
+        let directory = store.directory(id);
+        match State::read(&directory) {
+            Ok(state) => Ok(Container { id: id.clone(), state, directory }),
+            Err(StateError::Missing(_)) => Err(ContainerError::NotFound),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Its status now.
+    pub fn status(&self) -> Status {
+        status::of(&self.state, &self.control()).0
+    }
+
+    /// Where its machine listens.
+    pub fn control(&self) -> PathBuf {
+        self.directory.join(CONTROL)
+    }
+
+    /// Asks its machine for something. A machine that is gone means that the container does not run.
+    pub fn ask(&self, command: &Command) -> Result<Outcome, ContainerError> {
+        match client::ask(&self.control(), command) {
+            Err(client::ClientError::Gone) => Err(ContainerError::NotRunning),
+            other => Ok(other?),
+        }
+    }
+
+    /// Waits up to `patience` for its machine process to end. Whether it has.
+    pub fn wait(&self, patience: Duration) -> bool {
+        held(&self.state).is_none_or(|machine| machine.wait(patience).unwrap_or(false))
+    }
+
+    /// The state as hooks and `state` show it.
+    pub fn oci_state(&self, status: Status) -> OciState<'_> {
+        OciState::of(&self.state, status)
+    }
+}
+
+/// The machine process of this state, held, if it lives.
+fn held(state: &State) -> Option<PidFd> {
+    // 0 stands for no process yet, and would be a group for kill(2).
+    if state.pid == 0 { None } else { PidFd::open_same(state.pid, state.start_time).ok().flatten() }
+}
+
+/// The state object of the OCI runtime spec.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciState<'a> {
+    oci_version: &'static str,
+    id: &'a str,
+    status: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pid: i32,
+    bundle: &'a std::path::Path,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    annotations: &'a std::collections::BTreeMap<String, String>,
+}
+
+impl OciState<'_> {
+    /// The state of a container with this status.
+    pub fn of(state: &State, status: Status) -> OciState<'_> {
+        OciState {
+            oci_version: state::OCI_VERSION,
+            id: &state.id,
+            status: status.to_string(),
+            pid: if status == Status::Stopped { 0 } else { state.pid },
+            bundle: &state.bundle,
+            annotations: &state.annotations,
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(pid: &i32) -> bool {
+    *pid == 0
+}

@@ -1,5 +1,14 @@
 //! Thin safe wrappers over the host kernel.
 
 pub mod capability;
+pub mod cgroup;
+pub mod descriptor;
+pub mod file;
+pub mod landlock;
+pub mod lock;
 pub mod mount;
 pub mod namespace;
+pub mod pidfd;
+pub mod proc;
+pub mod spawn;
+pub mod user;

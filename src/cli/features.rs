@@ -1,0 +1,56 @@
+//! `features`: tells what husk can do, in the form of the OCI runtime spec. Only what works is named.
+
+use super::version::{COMMIT, VERSION};
+use super::{CliError, usage};
+use crate::config::{annotation, capability, hook, mount_option, namespace, seccomp};
+use crate::container::state::OCI_VERSION;
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::Write;
+
+/// Print what husk can do
+#[derive(Debug, Args)]
+pub struct Features {
+    /// (none)
+    #[arg(hide = true)]
+    operands: Vec<String>,
+}
+
+impl Features {
+    /// Acts.
+    pub fn act(self) -> Result<u8, CliError> {
+        usage::none("features", &self.operands)?;
+        let text = serde_json::to_string_pretty(&features()).map_err(std::io::Error::from)?;
+        writeln!(std::io::stdout(), "{text}")?;
+        Ok(0)
+    }
+}
+
+fn features() -> Value {
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": hook::KINDS,
+        "mountOptions": mount_option::names(),
+        "linux": {
+            "namespaces": namespace::NAMES,
+            "capabilities": capability::names().collect::<Vec<_>>(),
+            "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {
+                "enabled": true,
+                "actions": seccomp::ACTIONS,
+                "operators": seccomp::OPERATORS,
+                "archs": ["SCMP_ARCH_X86", "SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+                "knownFlags": seccomp::FLAGS,
+                "supportedFlags": seccomp::FLAGS,
+            },
+            "apparmor": {"enabled": false},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+            "netDevices": {"enabled": false},
+        },
+        "annotations": {"io.husk.version": VERSION, "io.husk.commit": COMMIT},
+        "potentiallyUnsafeConfigAnnotations": annotation::KNOWN,
+    })
+}

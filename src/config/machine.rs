@@ -1,0 +1,91 @@
+//! The machine: how many vcpus and how much memory it gets, and what it boots.
+
+use super::annotation::Wishes;
+use super::operator::{LEAST_MEMORY_MIB, MOST_VCPUS, Operator};
+use super::resources::Limits;
+use crate::machine::order::MachineConfig;
+
+/// What the host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Processors that husk may use.
+    pub processors: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
+/// Decides. Vcpus: what the cpu limits round up to, at most what the host has. Memory: the container's limit and
+/// headroom for the guest's kernel. Without limits the operator's defaults; never more than the operator's bounds.
+pub fn decide(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> MachineConfig {
+    let machine = &operator.machine;
+    MachineConfig {
+        vcpus: vcpus(limits, wishes, operator, facts),
+        memory_mib: memory_mib(limits, wishes, operator, facts),
+        kernel: machine.kernel.clone(),
+        initrd: machine.initrd.clone(),
+        command_line: machine.kernel_command_line.clone(),
+        boot_timeout_ms: machine.boot_timeout_ms,
+    }
+}
+
+fn vcpus(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> u8 {
+    let wanted = match (wishes.vcpus, limits.processors) {
+        (Some(wish), _) => u32::from(wish),
+        (None, Some(limit)) => limit,
+        (None, None) => u32::from(operator.machine.vcpus),
+    };
+    let most = u32::from(operator.machine.max_vcpus.min(MOST_VCPUS)).min(facts.processors.max(1));
+    u8::try_from(wanted.clamp(1, most.max(1))).unwrap_or(1)
+}
+
+fn memory_mib(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> u32 {
+    let machine = &operator.machine;
+    let wanted = match (wishes.memory_mib, limits.memory) {
+        (Some(wish), _) => u64::from(wish),
+        (None, Some(limit)) => limit.div_ceil(1 << 20).saturating_add(u64::from(machine.headroom_mib)),
+        (None, None) => u64::from(machine.memory_mib),
+    };
+    let most = match machine.max_memory_mib {
+        0 => facts.memory_mib,
+        bound => u64::from(bound),
+    };
+    let least = u64::from(LEAST_MEMORY_MIB);
+    u32::try_from(wanted.clamp(least, most.max(least))).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: Facts = Facts { processors: 4, memory_mib: 8192 };
+
+    fn limits(processors: Option<u32>, memory: Option<u64>) -> Limits {
+        Limits { processors, memory, ..Limits::default() }
+    }
+
+    #[test]
+    fn without_limits_the_operators_defaults_hold() {
+        let machine = decide(&Limits::default(), Wishes::default(), &Operator::default(), FACTS);
+        assert_eq!((machine.vcpus, machine.memory_mib), (1, 512));
+    }
+
+    #[test]
+    fn limits_decide_and_the_host_bounds_them() {
+        let of = |processors, memory| {
+            let machine = decide(&limits(processors, memory), Wishes::default(), &Operator::default(), FACTS);
+            (machine.vcpus, machine.memory_mib)
+        };
+        assert_eq!(of(Some(2), Some(100 << 20)), (2, 148));
+        assert_eq!(of(Some(u32::MAX), Some(u64::MAX)), (4, 8192));
+        assert_eq!(of(Some(0), Some(1)), (1, 64));
+    }
+
+    #[test]
+    fn wishes_win_over_limits_within_the_operators_bounds() {
+        let mut operator = Operator::default();
+        operator.machine.max_memory_mib = 1000;
+        let wishes = Wishes { vcpus: Some(3), memory_mib: Some(5000) };
+        let machine = decide(&limits(Some(1), Some(1 << 20)), wishes, &operator, FACTS);
+        assert_eq!((machine.vcpus, machine.memory_mib), (3, 1000));
+    }
+}

@@ -1,0 +1,154 @@
+//! Namespaces and id maps.
+//!
+//! A namespace that the spec does not name is the runtime's own, and for a container in a machine that is the guest's.
+//! Only for the network does that not work: nothing of the host's own network is inside. A namespace given by its path
+//! is one of the host; a machine can live in a network namespace, and has no use for any other.
+
+use super::error::{ConfigError, invalid, unsupported};
+use crate::machine::order::NetworkNamespace;
+use husk_protocol::{IdMap, Namespaces, TimeOffset};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Type};
+
+/// Decides the namespaces inside, and the network namespace of the machine outside.
+pub fn decide(given: &[LinuxNamespace]) -> Result<(Namespaces, NetworkNamespace), ConfigError> {
+    let mut inside = Namespaces::default();
+    let mut network = None;
+    for (index, namespace) in given.iter().enumerate() {
+        let field = format!("linux.namespaces[{index}]");
+        let flag = flag(&mut inside, namespace.typ());
+        if std::mem::replace(flag, true) {
+            return Err(invalid(
+                field,
+                format!("malformed spec file: duplicated ns {:?}", name(namespace.typ())),
+            ));
+        }
+        let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+        match (namespace.typ(), path) {
+            (Type::Network, None) => network = Some(NetworkNamespace::New),
+            (Type::Network, Some(path)) if path.is_absolute() => {
+                network = Some(NetworkNamespace::Path(path.clone()))
+            }
+            (Type::Network, Some(_)) => {
+                return Err(invalid(format!("{field}.path"), "must be an absolute path"));
+            }
+            (_, None) => {}
+            (kind, Some(path)) => {
+                let reason = format!(
+                    "a {} namespace of the host ({}) cannot be joined from inside a machine; leave the path out for a new one",
+                    name(kind),
+                    path.display()
+                );
+                return Err(unsupported(format!("{field}.path"), reason));
+            }
+        }
+    }
+    if !inside.mount {
+        return Err(unsupported(
+            "linux.namespaces",
+            "a container of husk needs a mount namespace of its own (\"mount\")",
+        ));
+    }
+    let network = network.ok_or_else(|| unsupported("linux.namespaces", NO_HOST_NETWORK))?;
+    Ok((inside, network))
+}
+
+/// What to say to a container that wants the host's network.
+pub const NO_HOST_NETWORK: &str = "the host's network namespace cannot be used in a machine: name a \"network\" \
+    namespace, new or by path (docker run --network bridge or none; hostNetwork: false in a pod)";
+
+/// The names of all types that husk honours, sorted, for `features`.
+pub const NAMES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
+
+/// The user namespace's maps.
+pub fn id_maps(linux: &Linux, inside: Namespaces) -> Result<(Vec<IdMap>, Vec<IdMap>), ConfigError> {
+    let (uid, gid) = (linux.uid_mappings(), linux.gid_mappings());
+    if !inside.user && (uid.is_some() || gid.is_some()) {
+        let field = if uid.is_some() { "linux.uidMappings" } else { "linux.gidMappings" };
+        return Err(invalid(
+            field,
+            "user namespace mappings specified, but user namespace isn't enabled in the config",
+        ));
+    }
+    let uid = id_map("linux.uidMappings", uid.as_deref().unwrap_or(&[]))?;
+    let gid = id_map("linux.gidMappings", gid.as_deref().unwrap_or(&[]))?;
+    if inside.user && (uid.is_empty() || gid.is_empty()) {
+        let field = if uid.is_empty() { "linux.uidMappings" } else { "linux.gidMappings" };
+        return Err(invalid(field, "user namespaces enabled, but no mappings found"));
+    }
+    Ok((uid, gid))
+}
+
+fn id_map(field: &str, given: &[LinuxIdMapping]) -> Result<Vec<IdMap>, ConfigError> {
+    let mut maps: Vec<IdMap> = Vec::with_capacity(given.len());
+    for (index, mapping) in given.iter().enumerate() {
+        let (inside, outside, size) = (mapping.container_id(), mapping.host_id(), mapping.size());
+        let field = format!("{field}[{index}]");
+        if size == 0 || inside.checked_add(size - 1).is_none() || outside.checked_add(size - 1).is_none() {
+            return Err(invalid(
+                format!("{field}.size"),
+                format!("{size} ids from {inside} and {outside} are not a range"),
+            ));
+        }
+        let overlap =
+            |a: u32, b: u32, b_size: u32| a < b.saturating_add(b_size) && b < a.saturating_add(size);
+        if maps
+            .iter()
+            .any(|map| overlap(inside, map.inside, map.size) || overlap(outside, map.outside, map.size))
+        {
+            return Err(invalid(field, "overlaps an earlier range"));
+        }
+        maps.push(IdMap { inside, outside, size });
+    }
+    Ok(maps)
+}
+
+/// The time namespace's offsets.
+pub fn time_offsets(linux: &Linux, inside: Namespaces) -> Result<Vec<TimeOffset>, ConfigError> {
+    let Some(given) = linux.time_offsets().as_ref() else { return Ok(Vec::new()) };
+    if !inside.time {
+        let reason = "time namespace offsets specified, but time namespace isn't enabled in the config";
+        return Err(invalid("linux.timeOffsets", reason));
+    }
+    let mut clocks: Vec<&String> = given.keys().collect();
+    clocks.sort();
+    let mut offsets = Vec::with_capacity(clocks.len());
+    for clock in clocks {
+        let field = format!("linux.timeOffsets.{clock}");
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(invalid(field, "is neither monotonic nor boottime"));
+        }
+        let Some(offset) = given.get(clock) else { continue };
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        if nanoseconds >= 1_000_000_000 {
+            return Err(invalid(format!("{field}.nanosecs"), format!("{nanoseconds} is a second or more")));
+        }
+        offsets.push(TimeOffset { clock: clock.clone(), seconds: offset.secs().unwrap_or(0), nanoseconds });
+    }
+    Ok(offsets)
+}
+
+fn flag(inside: &mut Namespaces, kind: Type) -> &mut bool {
+    match kind {
+        Type::Mount => &mut inside.mount,
+        Type::Cgroup => &mut inside.cgroup,
+        Type::Uts => &mut inside.uts,
+        Type::Ipc => &mut inside.ipc,
+        Type::User => &mut inside.user,
+        Type::Pid => &mut inside.pid,
+        Type::Network => &mut inside.network,
+        Type::Time => &mut inside.time,
+    }
+}
+
+fn name(kind: Type) -> &'static str {
+    match kind {
+        Type::Mount => "mount",
+        Type::Cgroup => "cgroup",
+        Type::Uts => "uts",
+        Type::Ipc => "ipc",
+        Type::User => "user",
+        Type::Pid => "pid",
+        Type::Network => "network",
+        Type::Time => "time",
+    }
+}

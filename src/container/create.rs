@@ -1,0 +1,251 @@
+//! `create`: from a bundle to a container that waits for `start`.
+
+use super::error::{ContainerError, host};
+use super::machine_process::MachineProcess;
+use super::state::{Stage, State};
+use super::undo::Undo;
+use super::{CONTROL, Container, ContainerId, OciState, SECCOMP, Status, Store};
+use super::{hooks, pid_file, placement};
+use crate::bundle::Bundle;
+use crate::config::machine::Facts;
+use crate::config::operator::Operator;
+use crate::config::{self, Decision};
+use crate::host::cgroup::{self, Cgroup};
+use crate::host::pidfd::PidFd;
+use crate::host::{file, proc};
+use crate::machine::control;
+use crate::machine::order::{Descriptor, Order};
+use crate::process::terminal::{self, Pair};
+use husk_protocol::TerminalSize;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The container's name.
+    pub id: &'a ContainerId,
+    /// Where its bundle is.
+    pub bundle: &'a Path,
+    /// The operator's configuration.
+    pub operator: &'a Operator,
+    /// Whether the caller stays with the container until it ends.
+    pub foreground: bool,
+    /// Where the terminal's master end goes.
+    pub console_socket: Option<&'a Path>,
+    /// Where a pidfd of the machine process goes.
+    pub pidfd_socket: Option<&'a Path>,
+    /// Where the pid goes.
+    pub pid_file: Option<&'a Path>,
+    /// `--systemd-cgroup`.
+    pub systemd_cgroup: bool,
+    /// `--log`, for the machine's own lines.
+    pub log: Option<&'a File>,
+    /// `--debug`.
+    pub debug: bool,
+}
+
+/// A container that was made, with what its creator may go on to do.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// The user's own terminal, when the caller stays and the container has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Creates a container. On failure nothing is left of it.
+pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, ContainerError> {
+    let bundle = Bundle::open(request.bundle)?;
+    let facts = Facts { processors: proc::processors(), memory_mib: proc::memory_mib().unwrap_or(u64::MAX) };
+    let decision = config::decide(request.id.as_str(), &bundle, request.operator, facts)?;
+    check_terminal(decision.terminal.is_some(), request.foreground, request.console_socket.is_some())?;
+    placement::check_network(&decision)?;
+    let group = placement::group(request.id.as_str(), &decision.cgroup, request.systemd_cgroup)?;
+
+    let reserved = store.reserve(request.id)?;
+    let directory = reserved.directory.clone();
+    let mut undo = Undo::new();
+    undo.push(|| drop(reserved.remove()));
+    if let Some(group) = &group {
+        make_group(group, &decision, &mut undo)?;
+    }
+    let terminal = Terminal::open(decision.terminal, request.foreground)?;
+    let mut state = State::creating(request.id.as_str(), &bundle, &decision);
+    state.cgroup = group.map(|group| group.directory().to_owned());
+
+    let order = order(&decision, &state, request, &terminal);
+    let mut machine = start_machine(&directory, &order, request, &terminal)?;
+    (state.pid, state.start_time) = (machine.pid, machine.start_time);
+    state.write(&directory)?;
+    write_seccomp(&directory, &decision)?;
+    run_hooks(&state)?;
+    machine.create(Duration::from_millis(decision.machine.boot_timeout_ms))?;
+
+    state.stage = Stage::Created;
+    state.write(&directory)?;
+    hand_over(&machine, &terminal, request)?;
+    machine.leave();
+    undo.release();
+    let container = Container { id: request.id.clone(), state, directory };
+    Ok(Created { container, terminal: terminal.own })
+}
+
+/// runc's rules for terminals: who leaves must have somewhere to put the master end.
+pub(super) fn check_terminal(terminal: bool, foreground: bool, socket: bool) -> Result<(), ContainerError> {
+    let refused = |text: &str| Err(ContainerError::BadRequest(text.to_owned()));
+    match (terminal, foreground, socket) {
+        (true, false, false) => {
+            refused("cannot allocate tty if runc will detach without setting console socket")
+        }
+        (_, true, true) | (false, false, true) => {
+            refused("cannot use console socket if runc will not detach or allocate tty")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_group<'a>(group: &Cgroup, decision: &Decision, undo: &mut Undo<'a>) -> Result<(), ContainerError> {
+    let made = group.create()?;
+    undo.push(move || cgroup::remove_all(&made));
+    Ok(group.write(&decision.cgroup.files)?)
+}
+
+/// The container's terminal, if it has one: a pair whose master end goes to the console socket, or the user's own.
+pub(super) struct Terminal {
+    pub pair: Option<Pair>,
+    pub own: Option<OwnedFd>,
+    pub size: Option<TerminalSize>,
+}
+
+impl Terminal {
+    pub fn open(wanted: Option<TerminalSize>, foreground: bool) -> Result<Terminal, ContainerError> {
+        let Some(size) = wanted else { return Ok(Terminal { pair: None, own: None, size: None }) };
+        if !foreground {
+            // A size of nothing is none: the terminal keeps what it has.
+            let given = Some(size).filter(|size| *size != TerminalSize::default());
+            return Ok(Terminal { pair: Some(Pair::open(given)?), own: None, size: Some(size) });
+        }
+        let own = users_terminal()?;
+        let size = terminal::size(&own).unwrap_or(size);
+        Ok(Terminal { pair: None, own: Some(own), size: Some(size) })
+    }
+
+    /// The descriptor that the container's process is to be connected with.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.pair.as_ref().map(|pair| pair.slave.as_fd()).or(self.own.as_ref().map(AsFd::as_fd))
+    }
+}
+
+/// Any of the standard streams that is a terminal, else the controlling terminal.
+fn users_terminal() -> Result<OwnedFd, ContainerError> {
+    use std::io::IsTerminal;
+    let failed = |path: &'static str| host("open", path);
+    let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    if input.is_terminal() {
+        input.as_fd().try_clone_to_owned().map_err(failed("/dev/stdin"))
+    } else if output.is_terminal() {
+        output.as_fd().try_clone_to_owned().map_err(failed("/dev/stdout"))
+    } else if errors.is_terminal() {
+        errors.as_fd().try_clone_to_owned().map_err(failed("/dev/stderr"))
+    } else {
+        let opened = File::options().read(true).write(true).open("/dev/tty");
+        opened.map(OwnedFd::from).map_err(failed("/dev/tty"))
+    }
+}
+
+fn order(decision: &Decision, state: &State, request: &Request<'_>, terminal: &Terminal) -> Order {
+    let mut descriptors = vec![Descriptor::Control];
+    descriptors.extend(terminal.size.map(|_| Descriptor::Terminal));
+    descriptors.extend(request.log.map(|_| Descriptor::Log));
+    Order {
+        id: state.id.clone(),
+        descriptors,
+        machine: decision.machine.clone(),
+        container: decision.container.clone(),
+        terminal: terminal.size,
+        exports: decision.exports.clone(),
+        network: decision.network.clone(),
+        cgroup: state.cgroup.clone(),
+        debug: request.debug,
+    }
+}
+
+/// Binds the control socket, starts the machine process and gives it its order.
+fn start_machine(
+    directory: &Path,
+    order: &Order,
+    request: &Request<'_>,
+    terminal: &Terminal,
+) -> Result<MachineProcess, ContainerError> {
+    let control = directory.join(CONTROL);
+    let listener = control::listen_at(&control).map_err(control::client::ClientError::Wire)?;
+    let mut machine = MachineProcess::start(terminal.size.is_some())?;
+    let mut descriptors = vec![listener.as_fd()];
+    descriptors.extend(terminal.descriptor());
+    descriptors.extend(request.log.map(AsFd::as_fd));
+    machine.prepare(order, &descriptors)?;
+    Ok(machine)
+}
+
+/// Keeps the compiled profile for exec'd processes: flags, then instructions.
+fn write_seccomp(directory: &Path, decision: &Decision) -> Result<(), ContainerError> {
+    let process = &decision.container.process;
+    if process.seccomp.is_empty() {
+        return Ok(());
+    }
+    let mut bytes = process.seccomp_flags.to_le_bytes().to_vec();
+    bytes.extend(&process.seccomp);
+    file::replace(directory, SECCOMP, &bytes).map_err(host("write", directory.join(SECCOMP)))
+}
+
+/// The hooks of creation. The machine process lives in the container's network namespace already, and its pid is what
+/// hooks look at; the guest is booting meanwhile.
+fn run_hooks(state: &State) -> Result<(), ContainerError> {
+    let told = OciState::of(state, Status::Creating);
+    hooks::run("prestart", &state.hooks.prestart, &told, None)?;
+    hooks::run("createRuntime", &state.hooks.create_runtime, &told, None)?;
+    hooks::run("createContainer", &state.hooks.create_container, &told, Some(state.pid))
+}
+
+/// Gives the caller what it waits for; the pid file last, since it tells that all is done.
+fn hand_over(
+    machine: &MachineProcess,
+    terminal: &Terminal,
+    request: &Request<'_>,
+) -> Result<(), ContainerError> {
+    if let (Some(socket), Some(pair)) = (request.console_socket, &terminal.pair) {
+        terminal::send_to_console_socket(socket, pair.master.as_fd(), &pair.name)?;
+    }
+    if let Some(socket) = request.pidfd_socket {
+        send_pidfd(socket, machine.pid)?;
+    }
+    match request.pid_file {
+        Some(path) => pid_file::write(path, machine.pid),
+        None => Ok(()),
+    }
+}
+
+/// The same protocol as for terminals, with a pidfd.
+pub(super) fn send_pidfd(socket: &Path, pid: i32) -> Result<(), ContainerError> {
+    let held = PidFd::open(pid).map_err(|errno| host("hold process", pid.to_string())(errno.into()))?;
+    Ok(terminal::send_to_console_socket(socket, held.as_fd(), "pidfd")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_leaves_needs_a_console_socket_for_a_terminal_and_who_stays_must_not_have_one() {
+        // terminal, foreground, socket
+        for fine in [(false, false, false), (false, true, false), (true, true, false), (true, false, true)] {
+            assert!(check_terminal(fine.0, fine.1, fine.2).is_ok(), "{fine:?}");
+        }
+        for wrong in [(true, false, false), (false, false, true), (true, true, true), (false, true, true)] {
+            assert!(check_terminal(wrong.0, wrong.1, wrong.2).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `delete`: removes what is left of a container, and the container itself if need be.
+
+use super::error::ContainerError;
+use super::state::StateError;
+use super::store::Reserved;
+use super::{Container, ContainerId, Status, Store, hooks};
+use crate::host::cgroup::Cgroup;
+use crate::machine::control::Command;
+use crate::machine::control::client::{ClientError, Connection};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long whoever creates or deletes the same container may take.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a machine that only its control socket leads to may take to end.
+const TO_END: Duration = Duration::from_secs(10);
+
+/// Deletes a container: one that has stopped or was never started; with `force` any, and then it is no error if there
+/// is none.
+pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<(), ContainerError> {
+    match delete_existing(store, id, force) {
+        Err(ContainerError::NotFound) if force => Ok(()),
+        other => other,
+    }
+}
+
+fn delete_existing(store: &Store, id: &ContainerId, force: bool) -> Result<(), ContainerError> {
+    if force {
+        end_creation(store, id);
+    }
+    let Some(reserved) = store.lock(id, if force { OTHERS_PATIENCE } else { Duration::ZERO })? else {
+        let status = Status::Creating;
+        return Err(ContainerError::NotStopped { id: id.to_string(), status });
+    };
+    match Container::load(store, id) {
+        Ok(container) => delete_loaded(&container, reserved, force),
+        // Left behind by a `create` that was killed before it could write a state.
+        Err(ContainerError::NotFound) => {
+            reserved.remove()?;
+            Err(ContainerError::NotFound)
+        }
+        Err(ContainerError::State(StateError::Damaged { .. } | StateError::Unreadable { .. })) if force => {
+            end_by_socket(&reserved.directory.join(super::CONTROL))?;
+            reserved.remove()
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn delete_loaded(container: &Container, reserved: Reserved, force: bool) -> Result<(), ContainerError> {
+    match container.status() {
+        Status::Stopped => {}
+        Status::Created | Status::Creating => container.kill_and_wait()?,
+        _ if force => container.kill_and_wait()?,
+        status => return Err(ContainerError::NotStopped { id: container.id.to_string(), status }),
+    }
+    destroy(container, reserved)
+}
+
+/// Removes what a container that has stopped leaves: its group, its directory; then its hooks are told.
+pub(super) fn destroy(container: &Container, reserved: Reserved) -> Result<(), ContainerError> {
+    if let Some(directory) = &container.state.cgroup {
+        let group = Cgroup::known(directory.clone());
+        group.kill();
+        group.remove()?;
+    }
+    reserved.remove()?;
+    let state = container.oci_state(Status::Stopped);
+    hooks::run("poststop", &container.state.hooks.poststop, &state, None)
+}
+
+/// Kills the machine of a container that is still being created: its creator then fails, cleans up and lets go of the
+/// lock. If there is no machine yet, waiting for the creator is all there is.
+fn end_creation(store: &Store, id: &ContainerId) {
+    if let Ok(container) = Container::load(store, id)
+        && container.status() == Status::Creating
+    {
+        let _ = container.kill_and_wait();
+    }
+}
+
+/// Kills a machine whose pid nobody knows any more, and waits until its control socket is dead.
+fn end_by_socket(control: &Path) -> Result<(), ContainerError> {
+    let until = Instant::now() + TO_END;
+    loop {
+        match Connection::open(control) {
+            Err(ClientError::Gone) => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(mut connection) => {
+                let kill = Command::Signal { signal: libc::SIGKILL, all: true };
+                let _ = connection
+                    .send(&kill, &[])
+                    .and_then(|()| connection.receive(Some(Duration::from_secs(1))));
+            }
+        }
+        if Instant::now() >= until {
+            return Err(ContainerError::StillRunning);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,116 @@
+//! The machine process of a container, while it is being made: start it, give it its order, hear its reports.
+
+use super::error::ContainerError;
+use crate::host::pidfd::PidFd;
+use crate::host::proc;
+use crate::machine::control::wire::WireError;
+use crate::machine::order::{self, Order, Report};
+use crate::process::spawn;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
+use std::time::Duration;
+
+/// How long it may take to its first report: it sets up namespaces and opens files, and waits for nobody.
+const TO_PREPARE: Duration = Duration::from_secs(30);
+/// How long it may take beyond the guest's own boot time limit.
+const TO_CREATE: Duration = Duration::from_secs(60);
+/// How long a process that we have killed may take to end.
+const TO_END: Duration = Duration::from_secs(10);
+
+/// The process, and our end of its descriptor 3. Dropped before [`MachineProcess::leave`], it is killed and reaped.
+#[derive(Debug)]
+pub struct MachineProcess {
+    child: Option<Child>,
+    parent_end: UnixStream,
+    /// Its pid.
+    pub pid: i32,
+    /// When it started.
+    pub start_time: u64,
+}
+
+impl MachineProcess {
+    /// Starts it; our standard descriptors become the container's unless it has a terminal.
+    pub fn start(terminal: bool) -> Result<MachineProcess, ContainerError> {
+        let failed = super::error::host("start the machine process", "/proc/self/exe");
+        let started = UnixStream::pair().and_then(|(ours, theirs)| {
+            spawn::own("machine", theirs.into(), !terminal).map(|child| (child, ours))
+        });
+        let (child, parent_end) = started.map_err(failed)?;
+        let pid = i32::try_from(child.id()).unwrap_or(0);
+        let start_time = proc::Stat::read(pid).map_or(0, |stat| stat.start_time);
+        Ok(MachineProcess { child: Some(child), parent_end, pid, start_time })
+    }
+
+    /// Gives it its order and waits until it is prepared.
+    pub fn prepare(&mut self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<(), ContainerError> {
+        match order::send_order(&self.parent_end, order, descriptors) {
+            // It may have said why it is gone.
+            Ok(()) | Err(WireError::Closed) => {}
+            Err(error) => return Err(of_wire(error)),
+        }
+        self.expect(Report::Prepared, "that it is prepared", TO_PREPARE)
+    }
+
+    /// Lets it go on after the hooks, and waits until the container is made.
+    pub fn create(&mut self, boot_timeout: Duration) -> Result<(), ContainerError> {
+        match order::send_proceed(&self.parent_end) {
+            Ok(()) | Err(WireError::Closed) => {}
+            Err(error) => return Err(of_wire(error)),
+        }
+        self.expect(Report::Created, "that the container is made", boot_timeout + TO_CREATE)
+    }
+
+    /// Leaves it to itself: the container is made. It is reaped by whoever is its parent when we have gone.
+    pub fn leave(mut self) {
+        self.child = None;
+    }
+
+    fn expect(
+        &mut self,
+        expected: Report,
+        what: &'static str,
+        within: Duration,
+    ) -> Result<(), ContainerError> {
+        match order::receive_report(&self.parent_end, Some(within)) {
+            Ok(report) if report == expected => Ok(()),
+            Ok(Report::Failed(failed)) => Err(ContainerError::Machine(failed)),
+            Ok(_) => Err(ContainerError::MachineSilent { what }),
+            Err(WireError::Closed) => Err(ContainerError::MachineDied { how: self.end() }),
+            Err(WireError::TimedOut) => Err(ContainerError::MachineSilent { what }),
+            Err(error) => Err(of_wire(error)),
+        }
+    }
+
+    /// Ends it, if it has not ended, reaps it, and says how it ended.
+    fn end(&mut self) -> String {
+        let Some(mut child) = self.child.take() else { return "left alone".into() };
+        let _ = self.parent_end.shutdown(std::net::Shutdown::Both);
+        // It ends by itself when its parent is gone, and may be writing back what the guest had written. But it is not
+        // waited for without a bound.
+        let held = PidFd::open(self.pid);
+        let ended = held.as_ref().is_ok_and(|held| held.wait(Duration::from_secs(2)).unwrap_or(false));
+        if !ended {
+            let _ = child.kill();
+            let _ = held.map(|held| held.wait(TO_END));
+        }
+        match child.wait() {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit status {code}"),
+                (None, signal) => format!("signal {}", signal.unwrap_or(0)),
+            },
+            Err(error) => crate::error::plain(&error),
+        }
+    }
+}
+
+impl Drop for MachineProcess {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn of_wire(error: WireError) -> ContainerError {
+    ContainerError::Control(crate::machine::control::client::ClientError::Wire(error))
+}

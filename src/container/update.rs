@@ -1,0 +1,93 @@
+//! `update`, `pause`, `resume`, `ps`, `events`: what is asked of a running container's machine.
+
+use super::error::ContainerError;
+use super::{Container, Status};
+use crate::config::operator::Operator;
+use crate::config::resources;
+use crate::host::cgroup::Cgroup;
+use crate::machine::control::{Command, Outcome};
+use husk_protocol::{GuestProcess, Resources, Stats};
+use oci_spec::runtime::LinuxResources;
+
+impl Container {
+    /// Freezes its processes.
+    pub fn pause(&self) -> Result<(), ContainerError> {
+        match self.status() {
+            Status::Running | Status::Created => self.ask(&Command::Pause).map(drop),
+            Status::Stopped => Err(ContainerError::NotRunning),
+            other => Err(ContainerError::WrongStatus(format!("container not running or created: {other}"))),
+        }
+    }
+
+    /// Thaws them.
+    pub fn resume(&self) -> Result<(), ContainerError> {
+        match self.status() {
+            Status::Paused => self.ask(&Command::Resume).map(drop),
+            _ => Err(ContainerError::WrongStatus("container not paused".into())),
+        }
+    }
+
+    /// Its processes, as its own pid namespace has them. None when it has stopped.
+    pub fn processes(&self) -> Result<Vec<GuestProcess>, ContainerError> {
+        match self.ask(&Command::Processes) {
+            Ok(Outcome::Processes(processes)) => Ok(processes),
+            Ok(_) | Err(ContainerError::NotRunning) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> Result<Stats, ContainerError> {
+        match self.ask(&Command::Stats)? {
+            Outcome::Stats(stats) => Ok(*stats),
+            _ => Err(ContainerError::NotRunning),
+        }
+    }
+
+    /// Changes its limits, inside and outside.
+    pub fn update(&self, given: &LinuxResources, operator: &Operator) -> Result<(), ContainerError> {
+        if self.status() == Status::Stopped {
+            return Err(ContainerError::NotRunning);
+        }
+        if given.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
+            let text = "linux.resources.devices: the device rules of a running container cannot be changed";
+            return Err(ContainerError::Unsupported(text.into()));
+        }
+        let limits = resources::decide(given, &operator.host)?;
+        let machine = u64::from(self.state.memory_mib) << 20;
+        if let Some(limit) = limits.memory.filter(|limit| *limit > machine) {
+            return Err(ContainerError::Unsupported(format!(
+                "linux.resources.memory.limit: {limit} is more than the {machine} bytes that the machine was started with"
+            )));
+        }
+        self.check_usage(given, limits.memory)?;
+        match &self.state.cgroup {
+            Some(directory) => {
+                let mut files = limits.outside.clone();
+                files.extend(limits.outside_memory(self.state.memory_mib, &operator.host));
+                Cgroup::known(directory.clone()).write(&files)?;
+            }
+            None => {
+                if let Some(field) = limits.only_outside {
+                    return Err(ContainerError::Unsupported(format!(
+                        "{field}: the container has no cgroup on this host"
+                    )));
+                }
+            }
+        }
+        let inside = Resources { files: limits.inside, devices: Vec::new(), vcpus: None };
+        self.ask(&Command::Update(Box::new(inside))).map(drop)
+    }
+
+    /// `checkBeforeUpdate`: a limit below what is used now is refused.
+    fn check_usage(&self, given: &LinuxResources, limit: Option<u64>) -> Result<(), ContainerError> {
+        let check = given.memory().as_ref().and_then(|memory| memory.check_before_update()) == Some(true);
+        let Some(limit) = limit.filter(|_| check) else { return Ok(()) };
+        let usage = self.stats()?.memory_usage;
+        if limit <= usage {
+            let text = format!("rejecting memory limit {limit} <= usage {usage}");
+            return Err(ContainerError::BadRequest(text));
+        }
+        Ok(())
+    }
+}
