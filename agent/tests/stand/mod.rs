@@ -148,6 +148,12 @@ impl Stand {
         self.cgroup.join("0")
     }
 
+    /// Whether the kernel at hand has this controller for cgroup v2.
+    pub fn has_controller(&self, name: &str) -> bool {
+        let all = fs::read_to_string(self.cgroup.join("cgroup.controllers")).unwrap();
+        all.split_whitespace().any(|controller| controller == name)
+    }
+
     /// The agent's pid on the host.
     pub fn agent_pid(&self) -> u32 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.agent.id())).unwrap();
