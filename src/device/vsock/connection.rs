@@ -364,7 +364,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_500))]
+        #![proptest_config(ProptestConfig::with_cases(800))]
 
         /// Whatever the guest sends, and whatever the host does: at most a window is held, at most the guest's
         /// buffer is in flight, and a closed connection stays closed and owes at most its RST.

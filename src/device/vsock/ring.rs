@@ -88,7 +88,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
+        #![proptest_config(ProptestConfig::with_cases(60))]
 
         #[test]
         fn it_is_a_bounded_queue(steps in proptest::collection::vec((0..CAPACITY, 0..CAPACITY), 1..12)) {

@@ -17,7 +17,7 @@ use crate::device::{ConfigSpace, Description, Device, DeviceError, Memory, Sessi
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use virtio_queue::{QueueState, QueueT};
 use vm_memory::{GuestAddress, GuestMemory};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -164,7 +164,7 @@ impl Bench {
     }
 
     fn wait_running(&self, running: bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + crate::device::testing::PATIENCE;
         while self.log.running.load(Ordering::SeqCst) != running {
             assert!(
                 Instant::now() < deadline,

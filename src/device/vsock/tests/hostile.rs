@@ -109,8 +109,11 @@ fn a_flood_without_room_for_answers_is_bounded_and_nothing_owed_is_lost() {
 
 #[test]
 fn a_hundred_thousand_connects_cost_nothing() {
+    if !is_alone("device::vsock::tests::hostile::a_hundred_thousand_connects_cost_nothing") {
+        return;
+    }
     let mut guest = Guest::start(128);
-    let before = memory_in_use();
+    let before = memory_in_use(&guest);
     for round in 0..1_000_u32 {
         for port in 0..100 {
             let socket = Socket { guest_port: round, host_port: 100 + port, ..Socket::default() };
@@ -120,8 +123,8 @@ fn a_hundred_thousand_connects_cost_nothing() {
             assert_eq!(guest.receive().header.op, OP_RST);
         }
     }
-    let grown = memory_in_use().saturating_sub(before);
-    assert!(grown < 8 << 20, "{grown} bytes more than before");
+    let grown = memory_in_use(&guest).saturating_sub(before);
+    assert!(grown < 1 << 20, "{grown} bytes more than before");
 }
 
 #[test]
@@ -168,8 +171,31 @@ fn a_ring_that_makes_no_sense_needs_a_reset_and_a_reset_helps() {
     }
 }
 
-/// Resident bytes of this process.
-pub fn memory_in_use() -> usize {
+/// Whether this is a process of its own for the test of this name, where nobody else uses memory; if not, the test is
+/// run in one, and has passed when this returns.
+pub fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "HUSK_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "alone: {said}");
+    false
+}
+
+/// Resident bytes of this process, after every page of the guest's memory has been touched.
+pub fn memory_in_use(guest: &Guest) -> usize {
+    let memory = guest.driver.memory();
+    for page in (0..32 << 20).step_by(4096).map(GuestAddress) {
+        // The device is idle, so nobody else writes there.
+        let byte: u8 = memory.read_obj(page).unwrap();
+        memory.write_obj(byte, page).unwrap();
+    }
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096
