@@ -27,7 +27,8 @@ pub fn call(agent: &mut Agent, request: u32, container: &Container) -> Outcome {
     let mut cgroup =
         Cgroup::make(container.key).map_err(|error| failure(FailureKind::Guest, chain(&error)))?;
     let begun = cgroup
-        .apply(&container.resources, true)
+        .limit(&container.resources.files)
+        .and_then(|()| cgroup.govern_devices(&container.resources.devices))
         .map_err(|error| failure(FailureKind::Guest, chain(&error)))
         .and_then(|()| begin(agent, request, container, cgroup));
     if let Err(failure) = begun {

@@ -32,7 +32,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::Processes { container } => processes::call(agent, id, container),
         Call::Stats { container } => stats::call(agent, container),
         Call::Freeze { container, frozen } => freeze::call(agent, id, container, frozen),
-        Call::Update { container, resources } => update::call(agent, container, &resources),
+        Call::Update { container, resources } => update::call(agent, id, container, &resources),
         Call::Delete { container } => delete::call(agent, id, container),
         Call::Flush => flush::call(agent, id),
         Call::SetClock { nanoseconds } => clock::call(nanoseconds),

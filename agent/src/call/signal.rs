@@ -39,11 +39,7 @@ fn all(agent: &mut Agent, request: u32, key: ContainerKey, signal: i32) -> Outco
     let path = cgroup::path(key);
     job::start(agent, Some(request), move || {
         for pid in members(Path::new(&path)) {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            let signalled = nix::sys::signal::Signal::try_from(signal);
-            if let Ok(signal) = signalled {
-                let _ = nix::sys::signal::kill(pid, signal); // it may have ended meanwhile
-            }
+            let _ = kernel::kill(pid, signal); // it may have ended meanwhile
         }
         Ok(Answer::Done)
     });

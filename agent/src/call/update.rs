@@ -2,18 +2,31 @@
 
 use super::{Outcome, failure, no_container, refused};
 use crate::agent::Agent;
+use crate::cgroup::{self, Cgroup, CgroupError};
 use crate::words::chain;
 use crate::{job, start};
 use husk_protocol::{Answer, ContainerKey, FailureKind, Resources};
 
-/// Applies them.
-pub fn call(agent: &mut Agent, key: ContainerKey, resources: &Resources) -> Outcome {
+/// Applies them: the limits in a helper, since the kernel may have to reclaim memory for a lower one.
+pub fn call(agent: &mut Agent, request: u32, key: ContainerKey, resources: &Resources) -> Outcome {
     let container = agent.containers.get_mut(&key).ok_or_else(|| no_container(key))?;
-    container.cgroup.apply(resources, false).map_err(|error| failure(FailureKind::Guest, chain(&error)))?;
+    let failed = |error: CgroupError| failure(FailureKind::Guest, chain(&error));
+    if !resources.devices.is_empty() {
+        container.cgroup.govern_devices(&resources.devices).map_err(failed)?;
+    }
     if let Some(vcpus) = resources.vcpus {
         bring_vcpus(agent, None, vcpus);
     }
-    Ok(Some(Answer::Done))
+    if resources.files.is_empty() {
+        return Ok(Some(Answer::Done));
+    }
+    let path = cgroup::path(key);
+    let files = &resources.files;
+    job::start(agent, Some(request), move || {
+        let cgroup = Cgroup::open_at(&path).map_err(|error| refused("open the container's cgroup", error))?;
+        cgroup.limit(files).map(|()| Answer::Done).map_err(failed)
+    });
+    Ok(None)
 }
 
 /// Brings that many vcpus online, and the others offline. In a helper: each takes the kernel milliseconds.

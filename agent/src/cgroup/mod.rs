@@ -8,7 +8,7 @@ pub mod events;
 use crate::child::text;
 use crate::machine::CGROUPS;
 use crate::sys::{self, bpf, file};
-use husk_protocol::{ContainerKey, DeviceRule, Resources};
+use husk_protocol::{ContainerKey, DeviceRule};
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use std::io::{Read, Write};
@@ -72,16 +72,27 @@ impl Cgroup {
         }
     }
 
-    /// Writes limits and device rules.
-    pub fn apply(&mut self, resources: &Resources, first_time: bool) -> Result<(), CgroupError> {
-        for (name, value) in &resources.files {
-            let failed = |source| CgroupError::Write { name: name.clone(), value: value.clone(), source };
-            self.write(name, value).map_err(failed)?;
-        }
-        if first_time || !resources.devices.is_empty() {
-            self.set_device_rules(&resources.devices).map_err(CgroupError::Devices)?;
-        }
-        Ok(())
+    /// Opens one that exists, for a helper.
+    pub fn open_at(path: &str) -> sys::Result<Self> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        Ok(Self { directory: file::open_at(file::here(), &text(path)?, flags, 0, 0)?, program: None })
+    }
+
+    /// Writes limits. Lowering one may make the kernel reclaim memory here and now: not for PID 1 once the cgroup has
+    /// processes.
+    pub fn limit(&self, files: &[(String, String)]) -> Result<(), CgroupError> {
+        files.iter().try_for_each(|(name, value)| {
+            self.write(name, value).map_err(|source| CgroupError::Write {
+                name: name.clone(),
+                value: value.clone(),
+                source,
+            })
+        })
+    }
+
+    /// Puts device rules in force, in place of those before.
+    pub fn govern_devices(&mut self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+        self.set_device_rules(rules).map_err(CgroupError::Devices)
     }
 
     fn set_device_rules(&mut self, rules: &[DeviceRule]) -> sys::Result<()> {

@@ -22,6 +22,13 @@ pub fn signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// kill(2), real-time signals included.
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: plain numbers.
+    returned(libc::c_long::from(unsafe { libc::kill(pid, signal) }))?;
+    Ok(())
+}
+
 /// Reads and sets a limit of a process (0: our own). `None` for `new` only reads.
 pub fn limit(pid: i32, resource: u32, new: Option<libc::rlimit64>) -> Result<libc::rlimit64> {
     let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
