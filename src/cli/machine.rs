@@ -33,8 +33,8 @@ const LINES_SEARCHED: usize = 100;
 
 /// Runs it. To be called before anything else in the process opens a descriptor, blocks a signal or makes a thread.
 pub fn run() -> ExitCode {
-    // SAFETY: this is the first thing that this process does.
     #[allow(unsafe_code)] // only `main` knows that nobody owns the inherited descriptors
+    // SAFETY: this is the first thing that this process does.
     let parent = unsafe { stdio::parent_socket() };
     let Some(parent) = parent else {
         eprintln!("husk: machine is started by husk itself");

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 /// Runs it. To be called before anything else in the process opens a descriptor or blocks a signal.
 pub fn run() -> ExitCode {
-    // SAFETY: this is the first thing that this process does.
     #[allow(unsafe_code)] // only `main` knows that nobody owns the inherited descriptors
+    // SAFETY: this is the first thing that this process does.
     let parent = unsafe { stdio::parent_socket() };
     match parent {
         Some(parent) => ExitCode::from(stand_in::serve(parent)),

@@ -321,7 +321,13 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (stdout, write) = std::io::pipe().unwrap();
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "process::stand_in::tests::inside", "--ignored", "--nocapture", "--test-threads=1"]);
+        command.args([
+            "--exact",
+            "process::stand_in::tests::inside",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ]);
         command.stdin(Stdio::null()).stdout(write).stderr(Stdio::null());
         let raw = theirs.as_raw_fd();
         let place = move || {
@@ -337,8 +343,13 @@ mod tests {
         drop((command, theirs));
         let process = Process { args: vec![program.to_owned()], ..Default::default() };
         let size = terminal.map(|pair| terminal::size(&pair.slave).unwrap());
-        let order =
-            StandInOrder { id: "c".into(), control, process: Box::new(process), terminal: size, cgroup: None };
+        let order = StandInOrder {
+            id: "c".into(),
+            control,
+            process: Box::new(process),
+            terminal: size,
+            cgroup: None,
+        };
         let descriptors: Vec<_> = terminal.iter().map(|pair| pair.slave.as_fd()).collect();
         wire::send_frame(&ours, &order, &descriptors).unwrap();
         Stage { child, ours, heard, stdout, _directory: directory }

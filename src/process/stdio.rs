@@ -149,11 +149,11 @@ pub struct Offered {
     stderr: Option<Arc<dyn Stream>>,
 }
 
+/// A port for the agent and the stream that it leads to; neither for what is /dev/null.
+type Place = (Option<u32>, Option<Arc<dyn Stream>>);
+
 impl Offered {
-    fn offer(
-        &mut self,
-        ends: Option<Endpoint>,
-    ) -> Result<(Option<u32>, Option<Arc<dyn Stream>>), StdioError> {
+    fn offer(&mut self, ends: Option<Endpoint>) -> Result<Place, StdioError> {
         let Some(ends) = ends else { return Ok((None, None)) };
         let offer = self.streams.offer(ends);
         let (port, stream) = offer.map_err(|error| StdioError::Host("offer a stream to the guest", error))?;

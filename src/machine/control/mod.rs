@@ -5,8 +5,10 @@
 //! ended. Frames are a 4-byte big-endian length and that many bytes of JSON (so that a newer `husk` can talk to a
 //! machine that an older one started); descriptors come with the first frame by SCM_RIGHTS.
 //!
-//! - [`wire`]: the frames. - [`client`]: a command's end. - [`server`]: the machine's end: who may speak, and how long;
-//! what a command *does* is its [`server::Conduct`]'s business, which joins the machine and the agent.
+//! - [`wire`]: the frames.
+//! - [`client`]: a command's end.
+//! - [`server`]: the machine's end: who may speak, and how long. What a command *does* is its [`server::Conduct`]'s
+//!   business, which joins the machine and the agent.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

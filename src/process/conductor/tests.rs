@@ -382,7 +382,7 @@ fn a_kill_is_answered_and_the_container_ends_with_137() {
     let begun = Instant::now();
     assert_eq!(stage.kill().unwrap(), Outcome::Done);
     assert_eq!(stage.status(), 137);
-    assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[test]
