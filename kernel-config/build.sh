@@ -93,7 +93,7 @@ unpack() {
 # its shell: run it in one of its own, whose pid is then make's.
 kernel_make() {
     exec env -i PATH="$PATH" HOME=/nonexistent LC_ALL=C TZ=UTC \
-        SOURCE_DATE_EPOCH="$epoch" KBUILD_BUILD_TIMESTAMP="@$epoch" \
+        SOURCE_DATE_EPOCH="$epoch" KBUILD_BUILD_TIMESTAMP="$(TZ=UTC date -d "@$epoch")" \
         KBUILD_BUILD_USER=husk KBUILD_BUILD_HOST=husk KBUILD_BUILD_VERSION=1 \
         "${extra_env[@]}" make -C "$tree" ARCH="$kernel_arch" "$@"
 }
