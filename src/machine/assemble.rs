@@ -19,6 +19,7 @@ use super::{Machine, MachineError};
 use crate::device::console::{self, Console, KernelLog};
 use crate::device::fs::{Exports, Fs, Policy};
 use crate::device::rng::Rng;
+use crate::device::vsock::{self, Vsock};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -51,6 +52,8 @@ impl Machine {
         let (root_exports, share_exports) = (Exports::new(), Exports::new());
         let root = Fs::new(ROOT_TAG, Policy::Exclusive, root_exports.clone());
         let share = Fs::new(SHARE_TAG, Policy::Shared, share_exports.clone());
+        let (vsock, switchboard) = Vsock::new(vsock::GUEST_CID);
+        slots.add(Box::new(vsock), &mut command_line)?;
         slots.add(Box::new(root), &mut command_line)?;
         slots.add(Box::new(share), &mut command_line)?;
         slots.add(Box::new(Rng::new()), &mut command_line)?;
@@ -69,6 +72,10 @@ impl Machine {
             VcpuState::at_boot(supported.as_slice(), id, config.vcpus, kernel.entry).apply(&vcpu)?;
             vcpus.push(vcpu);
         }
+        if let Some(first) = vcpus.first() {
+            // Most of its pages are needed, and then each at least once.
+            kvm::prefault(first, &(kernel.start..kernel.end));
+        }
         gate::install_handler().map_err(MachineError::Signal)?;
         timeline.step("vcpus set up");
 
@@ -78,6 +85,7 @@ impl Machine {
             vcpus,
             around: Arc::new(around),
             seats: devices.seats,
+            switchboard,
             root_exports,
             share_exports,
             kernel_log,

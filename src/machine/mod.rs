@@ -40,6 +40,7 @@ pub use running::Running;
 use crate::device::console::KernelLog;
 use crate::device::fs::Exports;
 use crate::device::transport::{Mmio, Seat};
+use crate::device::vsock::Switchboard;
 use crate::device::{Device, Memory};
 use crate::error::{ErrorKind, Kind};
 use kvm_ioctls::{VcpuFd, VmFd};
@@ -51,6 +52,7 @@ pub struct Machine {
     vcpus: Vec<VcpuFd>,
     around: Arc<vcpu::Surroundings>,
     seats: Vec<(Box<dyn Device>, Seat)>,
+    switchboard: Switchboard,
     root_exports: Arc<Exports>,
     share_exports: Arc<Exports>,
     kernel_log: Arc<KernelLog>,
@@ -68,6 +70,11 @@ struct Held {
 }
 
 impl Machine {
+    /// Where streams are offered to the guest.
+    pub fn switchboard(&self) -> Switchboard {
+        self.switchboard.clone()
+    }
+
     /// What the guest may use as root filesystems.
     pub fn root_exports(&self) -> Arc<Exports> {
         self.root_exports.clone()
