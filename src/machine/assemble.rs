@@ -61,14 +61,20 @@ impl Machine {
         timeline.step("devices connected");
 
         let command_line = command_line.finish(&config.command_line, layout::COMMAND_LINE_MOST)?;
-        let boot =
-            boot::Boot { command_line: &command_line, initrd, vcpus: config.vcpus, seed: super::seed::draw()? };
+        let boot = boot::Boot {
+            command_line: &command_line,
+            initrd,
+            vcpus: config.vcpus,
+            seed: super::seed::draw()?,
+        };
         boot::write(&memory, &boot).map_err(MachineError::Boot)?;
 
         let supported = kvm.supported_cpuid()?;
         let mut vcpus = Vec::with_capacity(config.vcpus.into());
         for id in 0..config.vcpus {
-            let vcpu = vm.create_vcpu(id.into()).map_err(|source| MachineError::Vcpu { id, source: source.into() })?;
+            let vcpu = vm
+                .create_vcpu(id.into())
+                .map_err(|source| MachineError::Vcpu { id, source: source.into() })?;
             VcpuState::at_boot(supported.as_slice(), id, config.vcpus, kernel.entry).apply(&vcpu)?;
             vcpus.push(vcpu);
         }

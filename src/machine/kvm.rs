@@ -15,14 +15,14 @@ use super::arch::current::layout;
 use super::memory;
 use crate::device::Memory;
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVMIO, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_SIMUL_EX,
-    KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, KVM_MAX_CPUID_ENTRIES, kvm_run, kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_INTERNAL_ERROR_SIMUL_EX, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, KVM_MAX_CPUID_ENTRIES, kvm_run,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use std::io;
 use std::ops::Range;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
-use vmm_sys_util::ioctl_iowr_nr;
 
 /// The host's KVM.
 pub struct Kvm {
@@ -102,7 +102,7 @@ pub fn prefault(vcpu: &VcpuFd, range: &Range<u64>) {
     while left.size > 0 {
         // SAFETY: the structure is initialised and of the size that the request's number says; KVM writes to it only
         // what is left to do.
-        let result = unsafe { ioctl_with_mut_ref(vcpu, KVM_PRE_FAULT_MEMORY(), &mut left) };
+        let result = unsafe { ioctl_with_mut_ref(vcpu, request::KVM_PRE_FAULT_MEMORY(), &mut left) };
         // Only a signal is a reason to go on. Whatever else it is, the guest comes for its pages itself.
         if result != 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             return;
@@ -119,7 +119,10 @@ struct PreFault {
     padding: [u64; 5],
 }
 
-ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, PreFault);
+#[allow(missing_docs)] // the macro makes it public and leaves no place for a word
+mod request {
+    vmm_sys_util::ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, kvm_bindings::KVMIO, 0xd5, super::PreFault);
+}
 
 /// What KVM says about an exit with KVM_EXIT_INTERNAL_ERROR.
 pub fn internal_error(run: &kvm_run) -> String {
@@ -141,7 +144,9 @@ pub fn internal_error(run: &kvm_run) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// No such device.
-    #[error("there is no /dev/kvm: this host's processor, firmware, kernel or outer machine offers no virtualisation")]
+    #[error(
+        "there is no /dev/kvm: this host's processor, firmware, kernel or outer machine offers no virtualisation"
+    )]
     Missing(#[source] io::Error),
     /// Not allowed.
     #[error("no permission to use /dev/kvm")]

@@ -6,6 +6,13 @@
 //! decides what backs the memory.
 //!
 //! It is never offered for merging between guests (a side channel) and never part of a core dump.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 #![allow(unsafe_code)] // mmap and madvise over memory that the guest uses
 
 use super::parts::Part;
@@ -26,7 +33,8 @@ pub enum Source {
 /// Maps guest memory for the given ranges of guest addresses.
 pub fn map(ranges: &[Range<u64>], source: Source) -> Result<Memory, MemoryError> {
     let Source::Fresh = source;
-    let small = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>() < LARGE_PAGES_FROM;
+    let small =
+        ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>() < LARGE_PAGES_FROM;
     let mut regions = Vec::with_capacity(ranges.len());
     for range in ranges {
         let size = range.end.saturating_sub(range.start);
@@ -198,6 +206,7 @@ const LARGE_PAGES_FROM: u64 = 1 << 30;
 const PAGE_MASK: u64 = PAGE - 1;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::io::Write;
@@ -219,9 +228,12 @@ mod tests {
         let bytes = pattern(5 * 4096);
         let (_file, part) = part(&bytes);
         // (guest address, offset, length): aligned alike, aligned differently, inside one page, to the very end.
-        for (at, offset, length) in
-            [(0x2064u64, 0x64u64, 0x3f00u64), (0x2000, 0x10, 0x3000), (0x2010, 0x10, 0x20), (0x3000, 0, 0x5000)]
-        {
+        for (at, offset, length) in [
+            (0x2064u64, 0x64u64, 0x3f00u64),
+            (0x2000, 0x10, 0x3000),
+            (0x2010, 0x10, 0x20),
+            (0x3000, 0, 0x5000),
+        ] {
             let memory = map(&[0..0x8000], Source::Fresh).unwrap();
             memory.write_slice(&[0xee; 0x8000], GuestAddress(0)).unwrap();
             place(&memory, at, &part, offset, length).unwrap();
