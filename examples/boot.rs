@@ -3,13 +3,14 @@
 //!
 //! `boot KERNEL INITRD [MEMORY_MIB [VCPUS [ROOT [KERNEL PARAMETERS...]]]]`
 //!
-//! ROOT is a directory that the guest finds as `0` on the virtio-fs device `root`. With it, the machine is in its jail,
+//! A KERNEL or INITRD of `-` is the one in this program's own file. ROOT is a directory that the guest finds as `0` on the virtio-fs device `root`. With it, the machine is in its jail,
 //! and the guest is paused and resumed a few times while it boots.
 
 use husk::machine::order::{Export, ExportDevice, MachineConfig};
 use husk::machine::timeline::{Step, Timeline};
 use husk::machine::{Ended, Jail, Machine, Parts, Running};
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,14 +32,17 @@ fn run() -> Result<Ended, Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let mut next = |otherwise: &str| words.next().unwrap_or_else(|| otherwise.to_owned());
     let mut config = MachineConfig {
-        kernel: Some(next("vmlinux").into()),
-        initrd: Some(next("initrd").into()),
+        kernel: Some(next("-").into()),
+        initrd: Some(next("-").into()),
         memory_mib: next("256").parse()?,
         vcpus: next("1").parse()?,
         command_line: String::new(),
         boot_timeout_ms: 0,
     };
     let root = next("");
+    let embedded = |path: &PathBuf| path.as_os_str() == "-";
+    config.kernel.take_if(|path| embedded(path));
+    config.initrd.take_if(|path| embedded(path));
     config.command_line = words.collect::<Vec<_>>().join(" ");
     let parts = Parts::find(&config)?;
     let machine;

@@ -66,7 +66,7 @@ pub enum Go {
 }
 
 impl Gate {
-    /// A gate for `vcpus`, open or (for a guest that is not to run yet) closed.
+    /// An open gate for `vcpus`, whose threads are still to come.
     pub fn new(vcpus: usize) -> Gate {
         let state =
             State { wanted: Wanted::Running, vcpus: Vec::with_capacity(vcpus), expected: vcpus, parked: 0 };

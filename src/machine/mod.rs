@@ -11,6 +11,7 @@
 //!
 //! Threads: one for each device and each vcpu, and the one that assembled. Not here: what devices do
 //! ([`crate::device`]), what is said to the agent ([`crate::agent`]).
+#![allow(clippy::single_range_in_vec_init)] // a list of one range of memory is what is meant
 
 pub mod arch;
 pub mod assemble;

@@ -15,7 +15,6 @@
 use std::ops::Range;
 
 /// Ranges of guest memory for a guest of `bytes`.
-#[allow(clippy::single_range_in_vec_init)] // one range is what is meant
 pub fn memory(bytes: u64) -> Vec<Range<u64>> {
     match bytes.checked_sub(HOLE.start) {
         None | Some(0) => vec![0..bytes],
