@@ -1,12 +1,18 @@
 //! Boots a guest with nothing but a kernel and an initrd, prints what its kernel says, and how long each step took.
 //! For work on the machine itself; it is not a container.
 //!
-//! `boot KERNEL INITRD [MEMORY_MIB [VCPUS [KERNEL PARAMETERS...]]]`
+//! `boot KERNEL INITRD [MEMORY_MIB [VCPUS [ROOT [KERNEL PARAMETERS...]]]]`
+//!
+//! A KERNEL or INITRD of `-` is the one in this program's own file. ROOT is a directory that the guest finds as `0` on the virtio-fs device `root`. With it, the machine is in its jail,
+//! and the guest is paused and resumed a few times while it boots.
 
-use husk::machine::order::MachineConfig;
-use husk::machine::timeline::Step;
-use husk::machine::{Ended, Machine, Parts};
+use husk::machine::order::{Export, ExportDevice, MachineConfig};
+use husk::machine::timeline::{Step, Timeline};
+use husk::machine::{Ended, Jail, Machine, Parts, Running};
+use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     match run() {
@@ -22,31 +28,73 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<Ended, Box<dyn std::error::Error>> {
+fn run() -> Result<Ended, Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let mut next = |otherwise: &str| words.next().unwrap_or_else(|| otherwise.to_owned());
-    let config = MachineConfig {
-        kernel: Some(next("vmlinux").into()),
-        initrd: Some(next("initrd").into()),
+    let mut config = MachineConfig {
+        kernel: Some(next("-").into()),
+        initrd: Some(next("-").into()),
         memory_mib: next("256").parse()?,
         vcpus: next("1").parse()?,
-        command_line: words.collect::<Vec<_>>().join(" "),
+        command_line: String::new(),
         boot_timeout_ms: 0,
     };
+    let root = next("");
+    let embedded = |path: &PathBuf| path.as_os_str() == "-";
+    config.kernel.take_if(|path| embedded(path));
+    config.initrd.take_if(|path| embedded(path));
+    config.command_line = words.collect::<Vec<_>>().join(" ");
     let parts = Parts::find(&config)?;
-    let machine = Machine::assemble(&config, &parts)?;
+    let machine;
+    if root.is_empty() {
+        machine = Machine::assemble(&config, &parts)?;
+    } else {
+        let mut jail = Jail::build()?;
+        machine = Machine::assemble(&config, &parts)?;
+        let export = Export {
+            device: ExportDevice::Root,
+            name: "0".to_owned(),
+            source: root.clone().into(),
+            read_only: false,
+            recursive: false,
+        };
+        jail.attach_all(&[export], &machine.root_exports(), &machine.share_exports())?;
+        machine.timeline().step("root attached");
+        jail.enter()?;
+        machine.timeline().step("jail entered");
+    }
     let log = machine.kernel_log();
     let running = machine.run()?;
+    if !root.is_empty() {
+        pause_a_few_times(&running);
+    }
     let ended = running.wait();
     running.timeline().step("ended");
     println!("{}", log.tail(1000));
-    for (step, at) in running.timeline().steps() {
+    print(running.timeline());
+    println!("{} exits to a bus", running.exits());
+    Ok(ended)
+}
+
+fn pause_a_few_times(running: &Running) {
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(100));
+        running.pause();
+        running.timeline().step("paused");
+        let exits = running.exits();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(running.exits(), exits, "a paused guest must not run");
+        running.timeline().step("resumed");
+        running.resume();
+    }
+}
+
+fn print(timeline: &Timeline) {
+    for (step, at) in timeline.steps() {
         let name = match step {
             Step::Host(what) => what.to_owned(),
             Step::Guest(mark) => format!("guest's mark {mark}"),
         };
         println!("{:>10.3} ms  {name}", at.as_secs_f64() * 1e3);
     }
-    println!("{} exits to a bus", running.exits());
-    Ok(ended)
 }

@@ -20,7 +20,6 @@ use crate::device::console::{self, Console, KernelLog};
 use crate::device::fs::{Exports, Fs, Policy};
 use crate::device::rng::Rng;
 use crate::device::vsock::{self, Vsock};
-use husk_protocol::{ROOT_TAG, SHARE_TAG};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -53,25 +52,35 @@ impl Machine {
         let (root_exports, share_exports) = (Exports::new(), Exports::new());
         let root = Fs::new(ROOT_TAG, Policy::Exclusive, root_exports.clone());
         let share = Fs::new(SHARE_TAG, Policy::Shared, share_exports.clone());
+        let (vsock, switchboard) = Vsock::new(vsock::GUEST_CID);
+        slots.add(Box::new(vsock), &mut command_line)?;
         slots.add(Box::new(root), &mut command_line)?;
         slots.add(Box::new(share), &mut command_line)?;
         slots.add(Box::new(Rng::new()), &mut command_line)?;
-        let (vsock, switchboard) = Vsock::new(vsock::GUEST_CID);
-        slots.add(Box::new(vsock), &mut command_line)?;
         let devices = slots.finish();
         timeline.step("devices connected");
 
         let command_line = command_line.finish(&config.command_line, layout::COMMAND_LINE_MOST)?;
-        let boot =
-            boot::Boot { command_line: &command_line, initrd, vcpus: config.vcpus, seed: super::seed::draw()? };
+        let boot = boot::Boot {
+            command_line: &command_line,
+            initrd,
+            vcpus: config.vcpus,
+            seed: super::seed::draw()?,
+        };
         boot::write(&memory, &boot).map_err(MachineError::Boot)?;
 
         let supported = kvm.supported_cpuid()?;
         let mut vcpus = Vec::with_capacity(config.vcpus.into());
         for id in 0..config.vcpus {
-            let vcpu = vm.create_vcpu(id.into()).map_err(|source| MachineError::Vcpu { id, source: source.into() })?;
+            let vcpu = vm
+                .create_vcpu(id.into())
+                .map_err(|source| MachineError::Vcpu { id, source: source.into() })?;
             VcpuState::at_boot(supported.as_slice(), id, config.vcpus, kernel.entry).apply(&vcpu)?;
             vcpus.push(vcpu);
+        }
+        if let Some(first) = vcpus.first() {
+            // Most of its pages are needed, and then each at least once.
+            kvm::prefault(first, &(kernel.start..kernel.end));
         }
         gate::install_handler().map_err(MachineError::Signal)?;
         timeline.step("vcpus set up");
@@ -82,9 +91,9 @@ impl Machine {
             vcpus,
             around: Arc::new(around),
             seats: devices.seats,
+            switchboard,
             root_exports,
             share_exports,
-            switchboard,
             kernel_log,
             timeline,
             held: super::Held { vm, memory, windows: devices.windows },
@@ -102,6 +111,10 @@ fn check(config: &MachineConfig) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// What the agent mounts root filesystems from.
+const ROOT_TAG: &str = "root";
+/// What the agent mounts bind mounts from.
+const SHARE_TAG: &str = "share";
 /// The MP table has room for that many.
 pub const MOST_VCPUS: u8 = 32;
 /// Below that no kernel of ours boots.

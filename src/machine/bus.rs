@@ -3,6 +3,13 @@
 //! Built while the machine is assembled, then only read, by all vcpus at once and without a lock. What is not there
 //! reads as all ones, and what is written to it is lost, as on a real bus: a guest that probes gets no error and makes
 //! no noise.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use std::sync::Arc;
 
@@ -36,7 +43,9 @@ impl Bus {
     /// Puts `target` at `size` addresses from `first` on.
     pub fn add(&mut self, first: u64, size: u64, target: Arc<dyn Target>) -> Result<(), BusError> {
         let taken = BusError { first, size };
-        let Some(last) = size.checked_sub(1).and_then(|more| first.checked_add(more)) else { return Err(taken) };
+        let Some(last) = size.checked_sub(1).and_then(|more| first.checked_add(more)) else {
+            return Err(taken);
+        };
         let at = self.ranges.partition_point(|slot| slot.last < first);
         if self.ranges.get(at).is_some_and(|slot| slot.first <= last) {
             return Err(taken);
@@ -113,6 +122,7 @@ pub struct BusError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -160,7 +170,9 @@ mod tests {
     fn overlapping_ranges_are_refused() {
         let mut bus = Bus::new();
         bus.add(0x1000, 0x1000, probe(0)).unwrap();
-        for (first, size) in [(0x1000, 0x1000), (0xfff, 2), (0x1fff, 1), (0, 0x10_0000), (0x5000, 0), (u64::MAX, 2)] {
+        for (first, size) in
+            [(0x1000, 0x1000), (0xfff, 2), (0x1fff, 1), (0, 0x10_0000), (0x5000, 0), (u64::MAX, 2)]
+        {
             assert!(bus.add(first, size, probe(0)).is_err(), "{first:#x} {size:#x}");
         }
         bus.add(0xfff, 1, probe(0)).unwrap();

@@ -4,6 +4,13 @@
 //! Pure functions over bytes. The file is not trusted: an operator may have named anything at all, so every offset is
 //! checked against the file's length, every count is bounded, and nothing is trusted to lie behind the headers.
 //! Only 64-bit little-endian ELF is read. What the segments mean for guest memory is decided in `boot::kernel`.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use std::ops::Range;
 
@@ -80,7 +87,9 @@ pub enum ElfError {
     #[error("the {0} are damaged")]
     Table(&'static str),
     /// Something lies outside the file.
-    #[error("{what} at offset {offset:#x} with size {size:#x} does not lie inside the file of {file:#x} bytes")]
+    #[error(
+        "{what} at offset {offset:#x} with size {size:#x} does not lie inside the file of {file:#x} bytes"
+    )]
     OutsideFile {
         /// What.
         what: &'static str,
@@ -161,11 +170,13 @@ pub fn sections(table: &[u8], file: u64) -> Result<Vec<Section>, ElfError> {
 
 /// The section called `name`, if there is one with bytes in the file. `names` are the bytes of the section of names.
 pub fn find_section<'s>(sections: &'s [Section], names: &[u8], name: &str) -> Option<&'s Section> {
-    sections.iter().filter(|section| !matches!(section.kind, SECTION_NULL | SECTION_NO_BITS)).find(|section| {
-        let at = usize::try_from(section.name).unwrap_or(usize::MAX);
-        let rest = names.get(at..).unwrap_or(&[]);
-        rest.strip_prefix(name.as_bytes()).is_some_and(|end| end.first() == Some(&0))
-    })
+    sections.iter().filter(|section| !matches!(section.kind, SECTION_NULL | SECTION_NO_BITS)).find(
+        |section| {
+            let at = usize::try_from(section.name).unwrap_or(usize::MAX);
+            let rest = names.get(at..).unwrap_or(&[]);
+            rest.strip_prefix(name.as_bytes()).is_some_and(|end| end.first() == Some(&0))
+        },
+    )
 }
 
 fn check_table(what: &'static str, table: &Table, size: usize, most: u16, file: u64) -> Result<(), ElfError> {
@@ -222,6 +233,7 @@ const MAX_SEGMENTS: u16 = 64;
 const MAX_SECTIONS: u16 = 1024;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -293,7 +305,11 @@ mod tests {
         let found = find_section(&sections, names, ".husk.kernel").unwrap();
         assert_eq!(&bytes[found.offset as usize..(found.offset + found.size) as usize], b"yes");
         assert_eq!(find_section(&sections, names, ".husk.initrd"), None);
-        assert_eq!(find_section(&sections, &names[..names.len() - 1], ".husk.kernel"), None, "name cut short");
+        assert_eq!(
+            find_section(&sections, &names[..names.len() - 1], ".husk.kernel"),
+            None,
+            "name cut short"
+        );
     }
 
     proptest! {
@@ -317,6 +333,7 @@ mod tests {
 
 /// Writes ELF files for tests.
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 pub mod testing {
     use super::*;
 

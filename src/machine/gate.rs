@@ -10,6 +10,13 @@
 //!
 //! The signal's handler does nothing. It is the last real-time signal, because the others may mean something to the
 //! container; vcpu threads block all but this one, all other threads block this one too or do not care.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 #![allow(unsafe_code)] // signals, and a word in memory that is shared with KVM
 
 use kvm_ioctls::VcpuFd;
@@ -59,9 +66,10 @@ pub enum Go {
 }
 
 impl Gate {
-    /// A gate for `vcpus`, open or (for a guest that is not to run yet) closed.
+    /// An open gate for `vcpus`, whose threads are still to come.
     pub fn new(vcpus: usize) -> Gate {
-        let state = State { wanted: Wanted::Running, vcpus: Vec::with_capacity(vcpus), expected: vcpus, parked: 0 };
+        let state =
+            State { wanted: Wanted::Running, vcpus: Vec::with_capacity(vcpus), expected: vcpus, parked: 0 };
         Gate { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -109,7 +117,9 @@ impl Gate {
             state.wanted = Wanted::Paused;
             state.kick();
         }
-        while state.wanted == Wanted::Paused && state.parked < state.vcpus.len().saturating_add(state.expected) {
+        while state.wanted == Wanted::Paused
+            && state.parked < state.vcpus.len().saturating_add(state.expected)
+        {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

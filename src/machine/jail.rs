@@ -56,7 +56,12 @@ impl Jail {
     }
 
     /// Prepares what the guest may use, and shows it on the devices' lists.
-    pub fn attach_all(&mut self, exports: &[Export], root: &Exports, share: &Exports) -> Result<(), JailError> {
+    pub fn attach_all(
+        &mut self,
+        exports: &[Export],
+        root: &Exports,
+        share: &Exports,
+    ) -> Result<(), JailError> {
         for export in exports {
             let tree = self.attach(export)?;
             let list = match export.device {
@@ -72,10 +77,11 @@ impl Jail {
     pub fn attach(&mut self, export: &Export) -> Result<OwnedFd, JailError> {
         let failed = |source| JailError::Source { path: export.source.clone(), source };
         let depth = if export.recursive { Depth::All } else { Depth::Top };
-        let tree = mount::copy_tree(&export.source, depth).map_err(|source| match mount::is_too_old(&source) {
-            true => JailError::OldKernel,
-            false => failed(source),
-        })?;
+        let tree =
+            mount::copy_tree(&export.source, depth).map_err(|source| match mount::is_too_old(&source) {
+                true => JailError::OldKernel,
+                false => failed(source),
+            })?;
         // Without the mounts below it, later ones must not show up either.
         let attributes =
             Attributes { read_only: export.read_only, inert: true, private: depth == Depth::Top };
@@ -175,7 +181,9 @@ impl Kind for JailError {
     fn kind(&self) -> ErrorKind {
         match self {
             JailError::Rootless | JailError::OldKernel => ErrorKind::Unsupported,
-            JailError::Source { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::InvalidArgument,
+            JailError::Source { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                ErrorKind::InvalidArgument
+            }
             _ => ErrorKind::Host,
         }
     }
@@ -228,20 +236,17 @@ mod tests {
         assert_eq!(missing.kind(), ErrorKind::InvalidArgument);
         jail.enter().unwrap();
 
-        let mut seen: Vec<_> = std::fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut seen: Vec<_> =
+            std::fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name()).collect();
         seen.sort();
         assert_eq!(seen, ["share-0", "share-1"]);
         assert_eq!(std::fs::read_dir("/share-0/../..").unwrap().count(), 2, "nothing above the new root");
         assert!(std::fs::create_dir("/new").is_err(), "the new root is sealed");
         std::fs::write("/share-0/written", "inside").unwrap();
         assert!(std::fs::write("/share-1", "x").is_err(), "read-only");
-        let by_descriptor = rustix::fs::openat(
-            &directory,
-            "written",
-            rustix::fs::OFlags::RDONLY,
-            rustix::fs::Mode::empty(),
-        )
-        .unwrap();
+        let by_descriptor =
+            rustix::fs::openat(&directory, "written", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
+                .unwrap();
         assert_eq!(io::read_to_string(File::from(by_descriptor)).unwrap(), "inside");
         assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 7);
         let mut mode = std::fs::metadata("/share-0/written").unwrap().permissions();

@@ -6,6 +6,13 @@
 //! decides what backs the memory.
 //!
 //! It is never offered for merging between guests (a side channel) and never part of a core dump.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 #![allow(unsafe_code)] // mmap and madvise over memory that the guest uses
 
 use super::parts::Part;
@@ -14,7 +21,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 /// What backs the memory.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +33,8 @@ pub enum Source {
 /// Maps guest memory for the given ranges of guest addresses.
 pub fn map(ranges: &[Range<u64>], source: Source) -> Result<Memory, MemoryError> {
     let Source::Fresh = source;
+    let small =
+        ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>() < LARGE_PAGES_FROM;
     let mut regions = Vec::with_capacity(ranges.len());
     for range in ranges {
         let size = range.end.saturating_sub(range.start);
@@ -35,6 +44,9 @@ pub fn map(ranges: &[Range<u64>], source: Source) -> Result<Memory, MemoryError>
         let mapping =
             MmapRegion::build(None, length, libc::PROT_READ | libc::PROT_WRITE, flags).map_err(failed)?;
         advise(mapping.as_ptr(), length, libc::MADV_DONTDUMP)?;
+        if small {
+            advise(mapping.as_ptr(), length, libc::MADV_NOHUGEPAGE)?;
+        }
         let region = GuestRegionMmap::new(mapping, GuestAddress(range.start));
         regions.push(region.ok_or(MemoryError::Layout)?);
     }
@@ -92,17 +104,31 @@ fn map_pages(memory: &Memory, at: u64, part: &Part, in_file: u64, length: u64) -
     advise(target.as_ptr(), size, libc::MADV_DONTDUMP)
 }
 
-/// Copies bytes of a file into guest memory.
+/// Copies bytes of a file into guest memory: the host's kernel does, straight to where they belong.
 fn copy(memory: &Memory, at: u64, part: &Part, offset: u64, length: u64) -> Result<(), MemoryError> {
-    let mut buffer = vec![0; COPY_STEP.min(usize::try_from(length).unwrap_or(COPY_STEP))];
-    let mut done = 0;
-    while done < length {
-        let left = usize::try_from(length.wrapping_sub(done)).unwrap_or(COPY_STEP);
-        let Some(step) = buffer.get_mut(..left.min(COPY_STEP)) else { break };
-        let failed = |source| MemoryError::Read { what: part.name().to_owned(), source };
-        part.read_exact_at(step, offset.wrapping_add(done)).map_err(failed)?;
-        memory.write_slice(step, GuestAddress(at.wrapping_add(done)))?;
-        done = done.wrapping_add(step.len() as u64);
+    let outside = || MemoryError::Outside { what: part.name().to_owned(), at, length };
+    let failed = |source| MemoryError::Read { what: part.name().to_owned(), source };
+    let mut in_file = part.offset().checked_add(offset).ok_or_else(outside)?;
+    let mut at = at;
+    let mut left = usize::try_from(length).map_err(|_| outside())?;
+    while left > 0 {
+        let target = memory.get_slice(GuestAddress(at), left).map_err(|_| outside())?;
+        let from = libc::off_t::try_from(in_file).map_err(|_| outside())?;
+        // SAFETY: the target is `left` bytes of guest memory, which is ours to write and which no reference points to.
+        let read = unsafe {
+            libc::pread(part.file().as_raw_fd(), target.ptr_guard_mut().as_ptr().cast(), left, from)
+        };
+        let read = match usize::try_from(read) {
+            Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+            Ok(read) => read,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error => return Err(failed(error)),
+            },
+        };
+        left = left.saturating_sub(read);
+        at = at.saturating_add(read as u64);
+        in_file = in_file.saturating_add(read as u64);
     }
     Ok(())
 }
@@ -139,7 +165,7 @@ pub enum MemoryError {
     #[error("guest memory has an impossible layout")]
     Layout,
     /// Advice was not taken.
-    #[error("cannot keep guest memory out of core dumps")]
+    #[error("the host takes no advice about guest memory")]
     Advise(#[source] io::Error),
     /// Something does not fit.
     #[error("{what}: {length:#x} bytes at {at:#x} do not lie inside the guest's memory")]
@@ -169,20 +195,22 @@ pub enum MemoryError {
         #[source]
         source: io::Error,
     },
-    /// A write into guest memory failed.
-    #[error("cannot write to guest memory")]
-    Write(#[from] vm_memory::GuestMemoryError),
 }
 
 /// The page size that mappings and kernel images are aligned to.
 pub const PAGE: u64 = 4096;
+/// Guests with at least so much memory use large pages as the host's policy says. In a small one they cost more memory
+/// than they are worth: a guest of 256 MiB took 43 MiB to its first process with them and 35 MiB without, in the
+/// same time.
+const LARGE_PAGES_FROM: u64 = 1 << 30;
 const PAGE_MASK: u64 = PAGE - 1;
-const COPY_STEP: usize = 64 << 10;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::io::Write;
+    use vm_memory::Bytes;
 
     fn part(bytes: &[u8]) -> (tempfile::NamedTempFile, Part) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -200,9 +228,12 @@ mod tests {
         let bytes = pattern(5 * 4096);
         let (_file, part) = part(&bytes);
         // (guest address, offset, length): aligned alike, aligned differently, inside one page, to the very end.
-        for (at, offset, length) in
-            [(0x2064u64, 0x64u64, 0x3f00u64), (0x2000, 0x10, 0x3000), (0x2010, 0x10, 0x20), (0x3000, 0, 0x5000)]
-        {
+        for (at, offset, length) in [
+            (0x2064u64, 0x64u64, 0x3f00u64),
+            (0x2000, 0x10, 0x3000),
+            (0x2010, 0x10, 0x20),
+            (0x3000, 0, 0x5000),
+        ] {
             let memory = map(&[0..0x8000], Source::Fresh).unwrap();
             memory.write_slice(&[0xee; 0x8000], GuestAddress(0)).unwrap();
             place(&memory, at, &part, offset, length).unwrap();

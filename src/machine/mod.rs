@@ -11,6 +11,7 @@
 //!
 //! Threads: one for each device and each vcpu, and the one that assembled. Not here: what devices do
 //! ([`crate::device`]), what is said to the agent ([`crate::agent`]).
+#![allow(clippy::single_range_in_vec_init)] // a list of one range of memory is what is meant
 
 pub mod arch;
 pub mod assemble;
@@ -52,6 +53,7 @@ pub struct Machine {
     vcpus: Vec<VcpuFd>,
     around: Arc<vcpu::Surroundings>,
     seats: Vec<(Box<dyn Device>, Seat)>,
+    switchboard: Switchboard,
     root_exports: Arc<Exports>,
     share_exports: Arc<Exports>,
     switchboard: Switchboard,
@@ -70,6 +72,11 @@ struct Held {
 }
 
 impl Machine {
+    /// Where streams are offered to the guest.
+    pub fn switchboard(&self) -> Switchboard {
+        self.switchboard.clone()
+    }
+
     /// What the guest may use as root filesystems.
     pub fn root_exports(&self) -> Arc<Exports> {
         self.root_exports.clone()

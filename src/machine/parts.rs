@@ -3,6 +3,13 @@
 //! The operator's path wins; otherwise they are two sections of our own executable, put there page-aligned when it was
 //! built, so that a start maps them instead of reading them. There is no search along well-known paths: a machine must
 //! not boot what somebody happened to leave somewhere.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::elf::{self, ElfError};
 use super::order::MachineConfig;
@@ -171,7 +178,9 @@ pub enum PartsError {
         path: PathBuf,
     },
     /// Nothing configured, nothing embedded.
-    #[error("no {what}: this husk was built without one (no section {section}) and the configuration names none")]
+    #[error(
+        "no {what}: this husk was built without one (no section {section}) and the configuration names none"
+    )]
     Missing {
         /// Kernel or initrd.
         what: &'static str,
@@ -193,6 +202,7 @@ pub const INITRD_SECTION: &str = ".husk.initrd";
 const MAX_NAMES: u64 = 64 << 10;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::io::Write;

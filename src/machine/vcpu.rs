@@ -1,4 +1,11 @@
 //! A vcpu's thread: in the guest nearly always, out of it for what the guest wants from a bus.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::bus::{Bus, Ports};
 use super::end::{End, Ended};
@@ -66,7 +73,9 @@ fn serve(id: u8, vcpu: &mut VcpuFd, around: &Surroundings) -> Option<Ended> {
             Ok(VcpuExit::Shutdown) => return Some(Ended::Shutdown),
             Ok(VcpuExit::InternalError) => return failed(kvm::internal_error(vcpu.get_kvm_run())),
             Ok(VcpuExit::FailEntry(reason, cpu)) => {
-                return failed(format!("the processor refuses to enter the guest (reason {reason:#x}, host cpu {cpu})"));
+                return failed(format!(
+                    "the processor refuses to enter the guest (reason {reason:#x}, host cpu {cpu})"
+                ));
             }
             Ok(VcpuExit::MemoryFault { gpa, size, .. }) => {
                 return failed(format!("no memory behind guest address {gpa:#x} (size {size:#x})"));

@@ -25,7 +25,12 @@ impl Rights {
     }
 
     /// Calls `make` so that what it makes belongs to `uid` and `gid`. `EPERM` when we may not do that.
-    pub fn owned_by<T>(&self, uid: u32, gid: u32, make: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    pub fn owned_by<T>(
+        &self,
+        uid: u32,
+        gid: u32,
+        make: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
         if (uid, gid) == (self.uid, self.gid) {
             return make();
         }

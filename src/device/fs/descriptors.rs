@@ -100,7 +100,9 @@ impl Descriptors {
     /// a guest can make us keep: beyond it nothing changes.
     pub fn keep(&mut self, what: Use, keep: bool) {
         let full = self.kept >= self.capacity / 2;
-        let Some(slot) = self.index.get(&what).and_then(|at| self.ring.get_mut(*at)?.as_mut()) else { return };
+        let Some(slot) = self.index.get(&what).and_then(|at| self.ring.get_mut(*at)?.as_mut()) else {
+            return;
+        };
         if slot.keep == keep || (keep && full) {
             return;
         }

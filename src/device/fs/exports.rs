@@ -124,7 +124,8 @@ impl Exports {
     /// All exports after the one with id `after`, in the order in which they came.
     pub(super) fn after(&self, after: u64) -> Vec<(CString, Arc<Export>)> {
         let list = self.lock();
-        let mut found: Vec<_> = list.by_name.iter().filter(|(_, export)| u64::from(export.id) > after).collect();
+        let mut found: Vec<_> =
+            list.by_name.iter().filter(|(_, export)| u64::from(export.id) > after).collect();
         found.sort_by_key(|(_, export)| export.id);
         found.into_iter().map(|(name, export)| (name.clone(), export.clone())).collect()
     }

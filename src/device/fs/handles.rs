@@ -79,7 +79,8 @@ impl Handles {
     pub fn remove(&mut self, node: NodeId, number: Fh) -> Result<Handle, Errno> {
         self.get(node, number)?;
         let handle = self.by_number.remove(&number).ok_or(Errno::BADF)?;
-        self.streams = self.streams.saturating_sub(usize::from(matches!(handle.kind, HandleKind::Directory(_))));
+        self.streams =
+            self.streams.saturating_sub(usize::from(matches!(handle.kind, HandleKind::Directory(_))));
         Ok(handle)
     }
 }

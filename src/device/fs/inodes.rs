@@ -206,7 +206,9 @@ impl Inodes {
     fn break_cycle(&mut self, id: NodeId, parent: NodeId) {
         let mut at = parent;
         for _ in 0..MAX_DEPTH {
-            let Some(Inode { place: Place::Below { parent: above, .. }, .. }) = self.by_id.get(&at) else { return };
+            let Some(Inode { place: Place::Below { parent: above, .. }, .. }) = self.by_id.get(&at) else {
+                return;
+            };
             let above = *above;
             if above == id {
                 if let Some(inode) = self.by_id.get_mut(&at) {
@@ -310,7 +312,8 @@ mod tests {
         let (mut table, export) = (Inodes::new(), export());
         let first = see(&mut table, &export, 1, Place::Export);
         let identity = Identity { mount: 0, ino: 1, birth: 99, kind: FileType::RegularFile };
-        let sighting = Sighting { export: &export, place: Place::Export, identity, salted: false, submount: false };
+        let sighting =
+            Sighting { export: &export, place: Place::Export, identity, salted: false, submount: false };
         let second = table.remember(sighting).unwrap();
         assert_ne!(first, second);
         table.forget(first, 1);

@@ -100,9 +100,8 @@ impl Device for Fs {
 fn open_proc() -> Result<OwnedFd, Errno> {
     const PATH: &str = "/proc/self/fd";
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(CWD, PATH, flags).or_else(|_| {
-        openat(CWD, PATH, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-    })
+    open_tree(CWD, PATH, flags)
+        .or_else(|_| openat(CWD, PATH, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
 
 /// The most bytes that one READ or WRITE carries.

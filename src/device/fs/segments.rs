@@ -97,7 +97,12 @@ impl<'a> Segments<'a> {
     }
 
     /// Writes everything left to a file at `offset`, with `RWF_*` flags. Fewer bytes when an error came after some.
-    pub fn drain_to(&mut self, file: BorrowedFd<'_>, offset: u64, flags: libc::c_int) -> Result<usize, Errno> {
+    pub fn drain_to(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        flags: libc::c_int,
+    ) -> Result<usize, Errno> {
         self.transfer(offset, |iovecs, at| {
             // SAFETY: as above; the kernel only reads.
             let done = unsafe { libc::pwritev2(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), at, flags) };
@@ -116,7 +121,8 @@ impl<'a> Segments<'a> {
             let mut start = 0usize;
             let mut batch: &[VolatileSlice<'a>] = &batch;
             while !batch.is_empty() {
-                let iovecs: Vec<libc::iovec> = batch.iter().enumerate().map(|(i, s)| iovec(s, i, start)).collect();
+                let iovecs: Vec<libc::iovec> =
+                    batch.iter().enumerate().map(|(i, s)| iovec(s, i, start)).collect();
                 let at = u64::try_from(total).ok().and_then(|done| offset.checked_add(done));
                 let at = at.and_then(|at| libc::off_t::try_from(at).ok()).ok_or(Errno::INVAL)?;
                 let done = match call(&iovecs, at) {

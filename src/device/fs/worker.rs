@@ -114,7 +114,8 @@ struct Woken {
 /// Waits for something to do, unless there is `more` already.
 fn wait(session: &Session, exports: &Exports, more: bool) -> Result<Woken, DeviceError> {
     let kicks = session.queues.iter().map(|queue| &queue.kick);
-    let events: Vec<&EventFd> = std::iter::once(&session.stop).chain(exports.changed()).chain(kicks).collect();
+    let events: Vec<&EventFd> =
+        std::iter::once(&session.stop).chain(exports.changed()).chain(kicks).collect();
     let mut waited: Vec<PollFd<'_>> =
         events.iter().map(|event| PollFd::new(borrow(event), PollFlags::POLLIN)).collect();
     let timeout = if more { PollTimeout::ZERO } else { PollTimeout::NONE };

@@ -34,7 +34,11 @@ impl CommandLine {
         }
         let length = self.text.len();
         if length >= limit {
-            return Err(CommandLineError::TooLong { length, limit: limit.saturating_sub(1), own: operator.len() });
+            return Err(CommandLineError::TooLong {
+                length,
+                limit: limit.saturating_sub(1),
+                own: operator.len(),
+            });
         }
         let mut bytes = self.text.into_bytes();
         bytes.push(0);

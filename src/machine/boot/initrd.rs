@@ -10,7 +10,12 @@ use crate::machine::parts::Part;
 use std::ops::Range;
 
 /// Loads `part` behind `kernel`, inside `room`, and says where it lies.
-pub fn load(memory: &Memory, part: &Part, kernel: &Kernel, room: Range<u64>) -> Result<Range<u64>, InitrdError> {
+pub fn load(
+    memory: &Memory,
+    part: &Part,
+    kernel: &Kernel,
+    room: Range<u64>,
+) -> Result<Range<u64>, InitrdError> {
     let place = place(part.length(), kernel, &room)?;
     memory::place(memory, place.start, part, 0, part.length())?;
     Ok(place)
@@ -76,7 +81,10 @@ mod tests {
     #[test]
     fn too_little_memory_is_said_in_numbers() {
         let error = place(9 << 20, &KERNEL, &(0x10_0000..60 << 20)).unwrap_err().to_string();
-        assert!(error.starts_with("60 MiB of memory are too few: the guest needs 61 MiB to start"), "{error}");
+        assert!(
+            error.starts_with("60 MiB of memory are too few: the guest needs 61 MiB to start"),
+            "{error}"
+        );
         let room = 0x10_0000..3 << 30;
         assert!(place(u64::MAX, &KERNEL, &room).is_err());
         assert!(place(1, &Kernel { end: u64::MAX, ..KERNEL }, &room).is_err());

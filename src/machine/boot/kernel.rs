@@ -2,10 +2,10 @@
 //!
 //! Uncompressed, because a compressed kernel costs its decompression at each start and a private copy in each guest.
 
+use crate::device::Memory;
 use crate::machine::elf::{self, ElfError, Segment};
 use crate::machine::memory::{self, MemoryError, PAGE};
 use crate::machine::parts::Part;
-use crate::device::Memory;
 use std::io;
 
 /// A kernel in guest memory.
@@ -48,11 +48,7 @@ fn read(part: &Part) -> Result<(elf::Header, Vec<Segment>), Problem> {
 }
 
 /// Decides whether these segments are a kernel that can be started in `room`.
-fn check(
-    header: &elf::Header,
-    segments: &[Segment],
-    room: std::ops::Range<u64>,
-) -> Result<Kernel, Problem> {
+fn check(header: &elf::Header, segments: &[Segment], room: std::ops::Range<u64>) -> Result<Kernel, Problem> {
     if header.machine != elf::MACHINE_X86_64 {
         return Err(Problem::OtherMachine(header.machine));
     }
@@ -78,7 +74,8 @@ fn check(
         }
     }
     let in_code = |segment: &&Segment| {
-        segment.executable && header.entry.checked_sub(segment.physical).is_some_and(|at| at < segment.file_size)
+        segment.executable
+            && header.entry.checked_sub(segment.physical).is_some_and(|at| at < segment.file_size)
     };
     if !segments.iter().any(|segment| in_code(&segment)) {
         return Err(Problem::Entry(header.entry));
@@ -149,11 +146,23 @@ mod tests {
     const ROOM: std::ops::Range<u64> = 0x10_0000..0x400_0000;
 
     fn text() -> Segment {
-        Segment { offset: 0x1000, file_size: 0x1800, physical: 0x100_0000, memory_size: 0x1800, executable: true }
+        Segment {
+            offset: 0x1000,
+            file_size: 0x1800,
+            physical: 0x100_0000,
+            memory_size: 0x1800,
+            executable: true,
+        }
     }
 
     fn data() -> Segment {
-        Segment { offset: 0x3000, file_size: 0x10, physical: 0x100_2000, memory_size: 0x3456, executable: false }
+        Segment {
+            offset: 0x3000,
+            file_size: 0x10,
+            physical: 0x100_2000,
+            memory_size: 0x3456,
+            executable: false,
+        }
     }
 
     fn header(entry: u64) -> elf::Header {
@@ -187,7 +196,9 @@ mod tests {
 
     #[test]
     fn segments_outside_memory_are_refused() {
-        for (physical, size) in [(0, 0x1800), (0x400_0000, 0x1800), (0x3ff_f000, 0x1800), (u64::MAX - 10, 0x1800)] {
+        for (physical, size) in
+            [(0, 0x1800), (0x400_0000, 0x1800), (0x3ff_f000, 0x1800), (u64::MAX - 10, 0x1800)]
+        {
             let wrong = Segment { physical, memory_size: size, ..text() };
             assert!(problem(0x100_0000, &[wrong]).starts_with("it needs memory from"), "{physical:#x}");
         }
@@ -218,7 +229,9 @@ mod tests {
             let memory = memory::map(&[0..64 << 20], Source::Fresh).unwrap();
             crate::error::chain(&load(&memory, &part, ROOM).unwrap_err())
         };
-        assert!(said(b"#!/bin/sh\n").ends_with("it is not an uncompressed kernel (vmlinux): not an ELF file"));
+        assert!(
+            said(b"#!/bin/sh\n").ends_with("it is not an uncompressed kernel (vmlinux): not an ELF file")
+        );
         let mut compressed = vec![0; 0x1000];
         compressed[0x202..0x206].copy_from_slice(b"HdrS");
         assert!(said(&compressed).contains("bzImage"));

@@ -5,7 +5,9 @@ use super::super::wire::{ATTR_SUBMOUNT, Attr, AttrOut, GETATTR_FH, GetattrIn, RO
 use super::reach::{FdName, look_at};
 use super::reply::Reply;
 use super::{Outcome, Server};
-use rustix::fs::{AtFlags, FileType, Mode, Statx, Timespec, Timestamps, chmodat, chownat, ftruncate, utimensat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, Statx, Timespec, Timestamps, chmodat, chownat, ftruncate, utimensat,
+};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 

@@ -10,9 +10,7 @@ use super::super::wire::{
 };
 use super::reply::Reply;
 use super::{Outcome, Server};
-use rustix::fs::{
-    FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, seek,
-};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, seek};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -103,7 +101,12 @@ impl Server {
         out.put(&LseekOut { offset: seek(&file, to)? })
     }
 
-    pub(super) fn copy_file_range(&mut self, id: NodeId, how: &CopyFileRangeIn, out: &mut Reply<'_>) -> Outcome {
+    pub(super) fn copy_file_range(
+        &mut self,
+        id: NodeId,
+        how: &CopyFileRangeIn,
+        out: &mut Reply<'_>,
+    ) -> Outcome {
         if how.flags != 0 {
             return Err(Errno::INVAL);
         }

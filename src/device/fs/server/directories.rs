@@ -59,7 +59,9 @@ impl Server {
         }
         let (names, fresh) = self.names(id, how.fh)?;
         // The stream leaves its handle for the time being: filling a reply needs the rest of the server.
-        let HandleKind::Directory(stream) = &mut self.handles.get(id, how.fh)?.kind else { return Err(Errno::BADF) };
+        let HandleKind::Directory(stream) = &mut self.handles.get(id, how.fh)?.kind else {
+            return Err(Errno::BADF);
+        };
         let mut stream = std::mem::take(&mut **stream);
         let outcome = stream
             .seek(&names, fresh, how.offset)
@@ -70,7 +72,13 @@ impl Server {
         outcome
     }
 
-    fn fill(&mut self, id: NodeId, names: &OwnedFd, stream: &mut Stream, to: &mut Listing<'_, '_>) -> Outcome {
+    fn fill(
+        &mut self,
+        id: NodeId,
+        names: &OwnedFd,
+        stream: &mut Stream,
+        to: &mut Listing<'_, '_>,
+    ) -> Outcome {
         let (mount, salt) = (self.inodes.get(id)?.identity.mount, !self.submounts());
         loop {
             let entry = match stream.peek(names) {

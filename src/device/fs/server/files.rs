@@ -140,8 +140,8 @@ impl Server {
         umask(Mode::from_raw_mode(how.umask & 0o777));
         let rights = self.rights;
         // `.` and not the descriptor's name: O_TMPFILE wants a directory, and this one is a path descriptor.
-        let file =
-            self.opened(|| rights.owned_by(header.uid, header.gid, || openat(&directory, c".", flags, mode)))?;
+        let file = self
+            .opened(|| rights.owned_by(header.uid, header.gid, || openat(&directory, c".", flags, mode)))?;
         let seen = look_at(&file)?;
         let identity = self.mounts.identify(&seen, || Ok(rustix::io::dup(file.as_fd())?))?;
         let (export, salted) = {

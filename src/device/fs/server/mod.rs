@@ -72,7 +72,8 @@ impl Server {
         proc: Arc<OwnedFd>,
         descriptors: usize,
     ) -> Result<Server, Errno> {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).map_err(|error| Errno::from_raw_os_error(error as i32))?;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)
+            .map_err(|error| Errno::from_raw_os_error(error as i32))?;
         rustix::process::fchdir(proc.as_fd())?;
         Ok(Server {
             policy,
@@ -128,7 +129,10 @@ impl Server {
 
     fn handle(&mut self, header: &InHeader, mut request: Segments<'_>, out: &mut Reply<'_>) -> Outcome {
         let told = usize::try_from(header.len).map_err(|_| Errno::INVAL)?;
-        let told = told.checked_sub(size_of::<InHeader>()).filter(|len| *len <= request.len()).ok_or(Errno::INVAL)?;
+        let told = told
+            .checked_sub(size_of::<InHeader>())
+            .filter(|len| *len <= request.len())
+            .ok_or(Errno::INVAL)?;
         let mut request = request.split(told);
         let len = if header.opcode == opcode::WRITE { size_of::<WriteIn>() } else { told };
         if len > MAX_BODY {
@@ -167,7 +171,9 @@ impl Server {
             Operation::Destroy => self.destroy(),
             Operation::Lookup(name) => self.lookup(node, name, out),
             Operation::Forget(how) => self.forget(node, how.nlookup),
-            Operation::BatchForget(all) => all.iter().try_for_each(|one| self.forget(one.nodeid, one.nlookup)),
+            Operation::BatchForget(all) => {
+                all.iter().try_for_each(|one| self.forget(one.nodeid, one.nlookup))
+            }
             Operation::Getattr(how) => self.getattr(node, &how, out),
             Operation::Setattr(how) => self.setattr(node, &how, out),
             Operation::Readlink => self.readlink(node, out),

@@ -21,13 +21,25 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 impl Server {
-    pub(super) fn mkdir(&mut self, header: &InHeader, how: &MkdirIn, name: Name<'_>, out: &mut Reply<'_>) -> Outcome {
+    pub(super) fn mkdir(
+        &mut self,
+        header: &InHeader,
+        how: &MkdirIn,
+        name: Name<'_>,
+        out: &mut Reply<'_>,
+    ) -> Outcome {
         umask(Mode::from_raw_mode(how.umask & 0o777));
         let mode = Mode::from_raw_mode(how.mode & 0o7777);
         self.make(header, name, out, |directory, name| mkdirat(directory, name, mode))
     }
 
-    pub(super) fn mknod(&mut self, header: &InHeader, how: &MknodIn, name: Name<'_>, out: &mut Reply<'_>) -> Outcome {
+    pub(super) fn mknod(
+        &mut self,
+        header: &InHeader,
+        how: &MknodIn,
+        name: Name<'_>,
+        out: &mut Reply<'_>,
+    ) -> Outcome {
         umask(Mode::from_raw_mode(how.umask & 0o777));
         let mode = Mode::from_raw_mode(how.mode & 0o7777);
         let kind = match FileType::from_raw_mode(how.mode) {
@@ -38,7 +50,8 @@ impl Server {
             | FileType::Socket) => kind,
             _ => return Err(Errno::INVAL),
         };
-        let device = rustix::fs::makedev((how.rdev >> 8) & 0xfff, (how.rdev & 0xff) | ((how.rdev >> 12) & 0xf_ff00));
+        let device =
+            rustix::fs::makedev((how.rdev >> 8) & 0xfff, (how.rdev & 0xff) | ((how.rdev >> 12) & 0xf_ff00));
         self.make(header, name, out, |directory, name| mknodat(directory, name, kind, mode, device))
     }
 
@@ -65,14 +78,26 @@ impl Server {
         out.put(&entry)
     }
 
-    pub(super) fn link(&mut self, old: NodeId, newdir: NodeId, name: Name<'_>, out: &mut Reply<'_>) -> Outcome {
+    pub(super) fn link(
+        &mut self,
+        old: NodeId,
+        newdir: NodeId,
+        name: Name<'_>,
+        out: &mut Reply<'_>,
+    ) -> Outcome {
         let directory = self.writable_directory(newdir)?;
         let export = self.writable(old)?.export.id;
         if self.inodes.get(newdir)?.export.id != export {
             return Err(Errno::XDEV);
         }
         let node = self.path(old)?;
-        linkat(&self.proc, FdName::of(&node).as_c_str(), &directory, name.as_c_str(), AtFlags::SYMLINK_FOLLOW)?;
+        linkat(
+            &self.proc,
+            FdName::of(&node).as_c_str(),
+            &directory,
+            name.as_c_str(),
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
         let entry: EntryOut = self.enter(newdir, name)?;
         out.put(&entry)
     }
@@ -87,7 +112,12 @@ impl Server {
 
     /// The known inode that will be nowhere once `name` is gone. The guest can go on using it, so a descriptor for it
     /// is at hand on return: it could not be had later.
-    fn about_to_lose(&mut self, parent: NodeId, directory: &OwnedFd, name: Name<'_>) -> Result<Option<NodeId>, Errno> {
+    fn about_to_lose(
+        &mut self,
+        parent: NodeId,
+        directory: &OwnedFd,
+        name: Name<'_>,
+    ) -> Result<Option<NodeId>, Errno> {
         let Ok(opened) = self.opened(|| open_path(directory, name.as_c_str())) else {
             // The call itself will tell.
             return Ok(None);
@@ -106,7 +136,12 @@ impl Server {
     }
 
     /// The known inode that a name stands for.
-    fn known(&mut self, parent: NodeId, directory: &OwnedFd, name: Name<'_>) -> Result<Option<NodeId>, Errno> {
+    fn known(
+        &mut self,
+        parent: NodeId,
+        directory: &OwnedFd,
+        name: Name<'_>,
+    ) -> Result<Option<NodeId>, Errno> {
         let Ok(seen) = look(directory, name.as_c_str()) else { return Ok(None) };
         let identity = self.identify(&seen, directory, name)?;
         let export = self.inodes.get(parent)?.export.clone();
@@ -150,7 +185,9 @@ impl Server {
             }
         }
         match moved {
-            Some(id) => self.inodes.set_place(id, Place::Below { parent: newdir, name: new.as_c_str().into() }),
+            Some(id) => {
+                self.inodes.set_place(id, Place::Below { parent: newdir, name: new.as_c_str().into() })
+            }
             None => Ok(()),
         }
     }

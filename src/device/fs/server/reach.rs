@@ -33,7 +33,13 @@ pub fn look_at(descriptor: impl AsFd) -> Result<Statx, Errno> {
 
 /// Opens what a name stands for, without opening it: nothing happens to a device or a FIFO.
 pub fn open_path(directory: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
-    openat2(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), one_component())
+    openat2(
+        directory,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+        one_component(),
+    )
 }
 
 /// The walls around a single step.
@@ -141,7 +147,9 @@ impl Server {
         if let Some(found) = self.at_hand(id)? {
             return look_at(found);
         }
-        let Place::Below { parent, name } = self.inodes.get(id)?.place.clone() else { return Err(Errno::STALE) };
+        let Place::Below { parent, name } = self.inodes.get(id)?.place.clone() else {
+            return Err(Errno::STALE);
+        };
         let directory = self.path(parent)?;
         let seen = look(&directory, &name).map_err(vanished)?;
         self.verify(id, &seen, &directory, &name)?;
@@ -169,7 +177,12 @@ impl Server {
     }
 
     /// Who it is that a name in a directory stands for.
-    pub(super) fn identify(&mut self, seen: &Statx, directory: &OwnedFd, name: Name<'_>) -> Result<Identity, Errno> {
+    pub(super) fn identify(
+        &mut self,
+        seen: &Statx,
+        directory: &OwnedFd,
+        name: Name<'_>,
+    ) -> Result<Identity, Errno> {
         self.mounts.identify(seen, || open_path(directory, name.as_c_str()))
     }
 
@@ -195,7 +208,8 @@ impl Server {
             self.descriptors.close(Use::Path(id));
             return Err(Errno::STALE);
         }
-        let (access, what) = if write { (OFlags::RDWR, Use::Write(id)) } else { (OFlags::RDONLY, Use::Read(id)) };
+        let (access, what) =
+            if write { (OFlags::RDWR, Use::Write(id)) } else { (OFlags::RDONLY, Use::Read(id)) };
         let file = Arc::new(self.reopen(path.as_fd(), access)?);
         self.adopt(id, what, file.clone());
         Ok(file)
@@ -221,7 +235,10 @@ impl Server {
     }
 
     /// Calls `open`, and makes room for the descriptor if the process has none left.
-    pub(super) fn opened(&mut self, mut open: impl FnMut() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    pub(super) fn opened(
+        &mut self,
+        mut open: impl FnMut() -> Result<OwnedFd, Errno>,
+    ) -> Result<OwnedFd, Errno> {
         loop {
             match open() {
                 Err(Errno::MFILE | Errno::NFILE) if self.descriptors.shrink() => {}

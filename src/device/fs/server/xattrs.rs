@@ -14,7 +14,13 @@ use rustix::io::Errno;
 const MAX_SIZE: usize = 64 << 10;
 
 impl Server {
-    pub(super) fn getxattr(&mut self, id: NodeId, name: XattrName<'_>, size: u32, out: &mut Reply<'_>) -> Outcome {
+    pub(super) fn getxattr(
+        &mut self,
+        id: NodeId,
+        name: XattrName<'_>,
+        size: u32,
+        out: &mut Reply<'_>,
+    ) -> Outcome {
         if id == ROOT {
             return Err(Errno::NODATA);
         }
@@ -38,7 +44,13 @@ impl Server {
         }
     }
 
-    pub(super) fn setxattr(&mut self, id: NodeId, how: &SetxattrIn, name: XattrName<'_>, value: &[u8]) -> Outcome {
+    pub(super) fn setxattr(
+        &mut self,
+        id: NodeId,
+        how: &SetxattrIn,
+        name: XattrName<'_>,
+        value: &[u8],
+    ) -> Outcome {
         self.writable(id)?;
         let flags = XattrFlags::from_bits(how.flags).ok_or(Errno::INVAL)?;
         let node = self.path(id)?;

@@ -67,7 +67,8 @@ impl Client {
         let export = directory.path().join("export");
         std::fs::create_dir(&export).unwrap();
         exports.add("0", path(&export), read_only).unwrap();
-        let server = Server::open(policy, exports.clone(), Arc::new(open_proc().unwrap()), descriptors).unwrap();
+        let server =
+            Server::open(policy, exports.clone(), Arc::new(open_proc().unwrap()), descriptors).unwrap();
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let mut client = Client { server, exports, directory, top: 0, owner, unique: 1 };
         client.bytes(&init()).unwrap();
@@ -108,7 +109,12 @@ impl Client {
         self.bytes(&request)
     }
 
-    fn reply<T: FromBytes + KnownLayout + Immutable>(&mut self, opcode: u32, node: u64, parts: &[&[u8]]) -> Result<T, i32> {
+    fn reply<T: FromBytes + KnownLayout + Immutable>(
+        &mut self,
+        opcode: u32,
+        node: u64,
+        parts: &[&[u8]],
+    ) -> Result<T, i32> {
         let body = self.call(opcode, node, parts)?;
         Ok(T::read_from_prefix(&body).unwrap().0)
     }
@@ -147,7 +153,13 @@ impl Client {
         self.reply(opcode::LINK, parent, &[LinkIn { oldnodeid }.as_bytes(), name, b"\0"])
     }
 
-    pub fn create(&mut self, parent: u64, name: &[u8], flags: i32, mode: u32) -> Result<(EntryOut, OpenOut), i32> {
+    pub fn create(
+        &mut self,
+        parent: u64,
+        name: &[u8],
+        flags: i32,
+        mode: u32,
+    ) -> Result<(EntryOut, OpenOut), i32> {
         let how = CreateIn { flags: flags as u32, mode: mode | libc::S_IFREG, ..CreateIn::default() };
         let body = self.call(opcode::CREATE, parent, &[how.as_bytes(), name, b"\0"])?;
         let (entry, rest) = EntryOut::read_from_prefix(&body).unwrap();
@@ -190,7 +202,13 @@ impl Client {
     }
 
     /// One READDIR from a cookie on: names and the cookies after them.
-    pub fn readdir(&mut self, node: u64, fh: u64, offset: u64, size: u32) -> Result<Vec<(Vec<u8>, u64)>, i32> {
+    pub fn readdir(
+        &mut self,
+        node: u64,
+        fh: u64,
+        offset: u64,
+        size: u32,
+    ) -> Result<Vec<(Vec<u8>, u64)>, i32> {
         let how = ReadIn { fh, offset, size, ..ReadIn::default() };
         let body = self.call(opcode::READDIR, node, &[how.as_bytes()])?;
         let (mut rest, mut found) = (body.as_slice(), Vec::new());

@@ -52,7 +52,8 @@ pub struct Mounted {
 pub fn source(path: &Path) -> OwnedFd {
     use rustix::fs::CWD;
     use rustix::mount::{OpenTreeFlags, open_tree};
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags).unwrap()
 }
 
@@ -92,7 +93,17 @@ impl Mounted {
         let served = exports.clone();
         let pump = Some(std::thread::spawn(move || serve(fuse, &setup, served, &counters)));
         let inside = mountpoint.path().join("0");
-        Some(Mounted { inside, outside, beside, exports, most_descriptors, most_inodes, mountpoint, pump, _source: root })
+        Some(Mounted {
+            inside,
+            outside,
+            beside,
+            exports,
+            most_descriptors,
+            most_inodes,
+            mountpoint,
+            pump,
+            _source: root,
+        })
     }
 }
 
@@ -112,12 +123,15 @@ impl Drop for Mounted {
 fn serve(mut fuse: File, setup: &Setup, exports: Arc<Exports>, most: &(Arc<AtomicUsize>, Arc<AtomicUsize>)) {
     let proc = Arc::new(open_proc().unwrap());
     let mut server = Server::open(setup.policy, exports, proc, setup.descriptors).unwrap();
-    let (mut request, mut reply) = (vec![0u8; MAX_PAYLOAD as usize + 8192], vec![0u8; MAX_PAYLOAD as usize + 8192]);
+    let (mut request, mut reply) =
+        (vec![0u8; MAX_PAYLOAD as usize + 8192], vec![0u8; MAX_PAYLOAD as usize + 8192]);
     loop {
         let len = match fuse.read(&mut request) {
             Ok(len) => len,
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOENT | libc::EAGAIN)) => continue,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOENT | libc::EAGAIN)) => {
+                continue;
+            }
             Err(error) => panic!("cannot read from /dev/fuse: {error}"),
         };
         let (from, to) = (&mut request[..len], reply.as_mut_slice());

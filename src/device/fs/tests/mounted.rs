@@ -67,5 +67,8 @@ fn a_tree_on_disk_goes_in_and_out_unchanged() {
 
 #[test]
 fn a_shared_tree_goes_in_and_out_unchanged() {
-    a_tree_goes_in_and_out_unchanged(Setup { policy: Policy::Shared, in_memory: true, ..Setup::default() }, 3000);
+    a_tree_goes_in_and_out_unchanged(
+        Setup { policy: Policy::Shared, in_memory: true, ..Setup::default() },
+        3000,
+    );
 }

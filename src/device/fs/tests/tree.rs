@@ -17,7 +17,8 @@ pub fn grow(root: &Path, files: usize) {
         let directory = root.join(format!("d{}/e{}", i / 1000, i / 100 % 10));
         if i % 100 == 0 {
             fs::create_dir_all(&directory).unwrap();
-            fs::set_permissions(&directory, fs::Permissions::from_mode(0o755 | (i as u32 / 100 % 4) << 9)).unwrap();
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o755 | (i as u32 / 100 % 4) << 9))
+                .unwrap();
         }
         let file = directory.join(format!("file {i}"));
         fs::write(&file, format!("{i}\n").repeat(i % 50)).unwrap();
@@ -73,7 +74,8 @@ pub fn describe(root: &Path) -> BTreeMap<String, String> {
             _ => String::new(),
         };
         let size = if kind == FileType::Directory { 0 } else { meta.size() };
-        let rdev = if kind == FileType::CharacterDevice || kind == FileType::BlockDevice { meta.rdev() } else { 0 };
+        let rdev =
+            if kind == FileType::CharacterDevice || kind == FileType::BlockDevice { meta.rdev() } else { 0 };
         let sparse = kind == FileType::RegularFile && meta.blocks() * 512 < meta.size() / 2;
         let nlink = if kind == FileType::Directory { 0 } else { meta.nlink() };
         let mtime = if kind == FileType::Directory { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };

@@ -23,7 +23,8 @@ pub struct Boot<'b> {
 
 /// Writes everything that is not kernel or initrd into guest memory.
 pub fn write(memory: &Memory, boot: &Boot<'_>) -> Result<(), GuestMemoryError> {
-    let ranges: Vec<_> = memory.iter().map(|region| region.start_addr().0..region.last_addr().0 + 1).collect();
+    let ranges: Vec<_> =
+        memory.iter().map(|region| region.start_addr().0..region.last_addr().0 + 1).collect();
     let put = |bytes: &[u8], at: u64| memory.write_slice(bytes, GuestAddress(at));
     put(boot.command_line, layout::COMMAND_LINE.start)?;
     put(&zero_page(&e820(&ranges), boot), layout::ZERO_PAGE)?;
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn what_is_written_lies_where_the_layout_says_and_does_not_overlap() {
-        let memory = crate::machine::memory::map(&[0..64 << 20], crate::machine::memory::Source::Fresh).unwrap();
+        let memory =
+            crate::machine::memory::map(&[0..64 << 20], crate::machine::memory::Source::Fresh).unwrap();
         write(&memory, &boot(b"quiet\0")).unwrap();
         let read = |at: u64, length: usize| {
             let mut bytes = vec![0; length];

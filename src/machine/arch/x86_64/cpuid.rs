@@ -30,22 +30,26 @@ pub fn extended_states(supported: &[kvm_cpuid_entry2]) -> u64 {
 /// Takes away what a container's guest has no use for and what would widen the way to the host.
 fn hide(entry: &mut kvm_cpuid_entry2) {
     match entry.function {
-        0 => entry.eax = entry.eax.max(TOPOLOGY).min(TOPOLOGY_V2),
+        0 => entry.eax = entry.eax.clamp(TOPOLOGY, TOPOLOGY_V2),
         1 => {
-            entry.ecx &= !(ECX1_DTES64 | ECX1_MONITOR | ECX1_DS_CPL | ECX1_VMX | ECX1_SMX | ECX1_EIST | ECX1_TM2);
+            entry.ecx &=
+                !(ECX1_DTES64 | ECX1_MONITOR | ECX1_DS_CPL | ECX1_VMX | ECX1_SMX | ECX1_EIST | ECX1_TM2);
             entry.ecx &= !(ECX1_PDCM | ECX1_DCA);
             // KVM makes both in software on every host.
             entry.ecx |= ECX1_TSC_DEADLINE | ECX1_HYPERVISOR;
             entry.edx &= !(EDX1_DS | EDX1_ACPI | EDX1_TM | EDX1_PBE);
         }
-        MONITOR_LEAF | PMU | RDT | RDT_ALLOCATION | SGX | TRACE | AMD_SVM | AMD_SEV | AMD_PMU_V2 => clear(entry),
+        MONITOR_LEAF | PMU | RDT | RDT_ALLOCATION | SGX | TRACE | AMD_SVM | AMD_SEV | AMD_PMU_V2 => {
+            clear(entry)
+        }
         // Only that the local APIC's timer never stops: without it a kernel looks for another timer.
         POWER => {
             clear(entry);
             entry.eax = EAX6_ARAT;
         }
         7 if entry.index == 0 => {
-            entry.ebx &= !(EBX7_SGX | EBX7_HLE | EBX7_RTM | EBX7_RDT_MONITORING | EBX7_RDT_ALLOCATION | EBX7_TRACE);
+            entry.ebx &=
+                !(EBX7_SGX | EBX7_HLE | EBX7_RTM | EBX7_RDT_MONITORING | EBX7_RDT_ALLOCATION | EBX7_TRACE);
             entry.ecx &= !(ECX7_WAITPKG | ECX7_SGX_LAUNCH);
         }
         AMD_FEATURES => {
@@ -184,8 +188,10 @@ mod tests {
             edx: u32::MAX,
             ..Default::default()
         };
-        let cache = |function, index, level: u32| kvm_cpuid_entry2 { eax: 1 | level << 5, ..all(function, index) };
-        let plain = [0, 1, 2, 5, 6, 7, 0xa, 0xb, 0xd, 0x12, 0x14, 0x1f, 0x4000_0000, 0x4000_0001, 0x8000_0001];
+        let cache =
+            |function, index, level: u32| kvm_cpuid_entry2 { eax: 1 | level << 5, ..all(function, index) };
+        let plain =
+            [0, 1, 2, 5, 6, 7, 0xa, 0xb, 0xd, 0x12, 0x14, 0x1f, 0x4000_0000, 0x4000_0001, 0x8000_0001];
         let amd = [0x8000_0008, 0x8000_000a, 0x8000_001e, 0x8000_001f, 0x8000_0022, 0x8000_0026];
         let mut host: Vec<_> = plain.into_iter().chain(amd).map(|function| all(function, 0)).collect();
         host.extend([cache(4, 0, 1), cache(4, 3, 3), cache(0x8000_001d, 0, 2), cache(0x8000_001d, 3, 3)]);

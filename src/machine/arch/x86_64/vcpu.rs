@@ -1,7 +1,9 @@
 //! The state that a vcpu begins with. Plain data, applied in one place, so that a restored state can take its place.
 
 use super::{cpuid, layout};
-use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_xcrs};
+use kvm_bindings::{
+    CpuId, Msrs, kvm_cpuid_entry2, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_xcrs,
+};
 use kvm_ioctls::VcpuFd;
 
 /// What a vcpu is set to before it runs for the first time.
@@ -23,7 +25,11 @@ impl VcpuState {
             msrs: vec![
                 kvm_msr_entry { index: MSR_MISC_ENABLE, data: FAST_STRINGS, ..Default::default() },
                 // Nobody sets the range registers for us: all memory is write-back.
-                kvm_msr_entry { index: MSR_MTRR_DEFAULT, data: MTRR_ENABLED | WRITE_BACK, ..Default::default() },
+                kvm_msr_entry {
+                    index: MSR_MTRR_DEFAULT,
+                    data: MTRR_ENABLED | WRITE_BACK,
+                    ..Default::default()
+                },
             ],
             extended: cpuid::extended_states(supported),
             entry: (id == 0).then_some(entry),
@@ -46,7 +52,8 @@ impl VcpuState {
         let mut special = vcpu.get_sregs().map_err(failed("special registers"))?;
         enter_long_mode(&mut special);
         vcpu.set_sregs(&special).map_err(failed("special registers"))?;
-        let registers = kvm_regs { rip: entry, rsi: layout::ZERO_PAGE, rflags: FLAGS_FIXED, ..Default::default() };
+        let registers =
+            kvm_regs { rip: entry, rsi: layout::ZERO_PAGE, rflags: FLAGS_FIXED, ..Default::default() };
         vcpu.set_regs(&registers).map_err(failed("registers"))?;
         let mut apic = vcpu.get_lapic().map_err(failed("local APIC"))?;
         connect_lines(&mut apic);
