@@ -242,3 +242,166 @@ impl Execution {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::terminal::Pair;
+    use super::*;
+    use crate::machine::control::listen_at;
+    use crate::machine::control::server::{self, Caller, Conduct};
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    use nix::unistd::{Pid, dup2_raw};
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Stdio};
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// What a machine hears of a stand-in.
+    #[derive(Debug, PartialEq)]
+    enum Heard {
+        Begun,
+        Signal(i32),
+        Resize(TerminalSize),
+        Gone,
+    }
+
+    /// A machine whose one process ends with 42 at SIGTERM, and cannot run at all if it is called `broken`.
+    struct Machine(Sender<Heard>);
+
+    impl Conduct for Machine {
+        fn conduct(&self, command: Command, descriptors: Vec<OwnedFd>, caller: &Caller) {
+            let Command::Exec { process, .. } = command else { panic!("{command:?}") };
+            // As if they had gone to the device and been let go there.
+            drop(descriptors);
+            if process.args == ["broken"] {
+                let message = "exec: \"broken\": executable file not found in $PATH".to_owned();
+                return caller.answer(&Outcome::Failed(Failed { kind: ErrorKind::Guest, message }));
+            }
+            caller.answer(&Outcome::Done);
+            self.0.send(Heard::Begun).unwrap();
+            loop {
+                match caller.next() {
+                    Ok(Command::Signal { signal: libc::SIGTERM, .. }) => caller.answer(&Outcome::Exited(42)),
+                    Ok(Command::Signal { signal, .. }) => self.0.send(Heard::Signal(signal)).unwrap(),
+                    Ok(Command::Resize(size)) => self.0.send(Heard::Resize(size)).unwrap(),
+                    Ok(command) => panic!("{command:?}"),
+                    Err(_) => return self.0.send(Heard::Gone).unwrap(),
+                }
+            }
+        }
+    }
+
+    /// The stand-in itself: this program again, in a process of its own.
+    #[test]
+    #[ignore = "run by its parent tests in a process of its own"]
+    fn inside() {
+        // SAFETY: the harness has nothing open but what this process was started with.
+        let parent = unsafe { crate::process::stdio::parent_socket() }.unwrap();
+        std::process::exit(serve(parent).into());
+    }
+
+    struct Stage {
+        child: Child,
+        ours: UnixStream,
+        heard: Receiver<Heard>,
+        /// The reading end of what the stand-in had as stdout.
+        stdout: std::io::PipeReader,
+        _directory: tempfile::TempDir,
+    }
+
+    fn stand_in(program: &str, terminal: Option<&Pair>) -> Stage {
+        let directory = tempfile::tempdir().unwrap();
+        let control = directory.path().join("control.sock");
+        let (say, heard) = channel();
+        server::serve(listen_at(&control).unwrap(), Arc::new(Machine(say))).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (stdout, write) = std::io::pipe().unwrap();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "process::stand_in::tests::inside", "--ignored", "--nocapture", "--test-threads=1"]);
+        command.stdin(Stdio::null()).stdout(write).stderr(Stdio::null());
+        let raw = theirs.as_raw_fd();
+        let place = move || {
+            // The harness's threads must not take what is meant for the stand-in; it has none in a real one.
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+            // SAFETY: number 3 belongs to nobody in this child, which is about to become another program.
+            std::mem::forget(unsafe { dup2_raw(BorrowedFd::borrow_raw(raw), 3) }?);
+            Ok(())
+        };
+        // SAFETY: both calls are async-signal-safe.
+        unsafe { command.pre_exec(place) };
+        let child = command.spawn().unwrap();
+        drop((command, theirs));
+        let process = Process { args: vec![program.to_owned()], ..Default::default() };
+        let size = terminal.map(|pair| terminal::size(&pair.slave).unwrap());
+        let order =
+            StandInOrder { id: "c".into(), control, process: Box::new(process), terminal: size, cgroup: None };
+        let descriptors: Vec<_> = terminal.iter().map(|pair| pair.slave.as_fd()).collect();
+        wire::send_frame(&ours, &order, &descriptors).unwrap();
+        Stage { child, ours, heard, stdout, _directory: directory }
+    }
+
+    impl Stage {
+        fn report(&self) -> StandInReport {
+            wire::receive_frame(&self.ours, Some(SOON)).unwrap().0
+        }
+
+        fn runs(&self) {
+            assert!(matches!(self.report(), StandInReport::Running));
+            assert_eq!(self.heard.recv_timeout(SOON).unwrap(), Heard::Begun);
+        }
+
+        fn signal(&self, number: i32) {
+            super::super::signal::send(Pid::from_raw(self.child.id() as i32), number);
+        }
+    }
+
+    #[test]
+    fn it_passes_every_signal_on_holds_nothing_of_its_callers_and_ends_as_its_process() {
+        let mut stage = stand_in("sleep", None);
+        stage.runs();
+        // End of file although the stand-in lives: it has let its stdout go. (The harness greets there first.)
+        stage.stdout.read_to_end(&mut Vec::new()).unwrap();
+        for number in [libc::SIGHUP, libc::SIGUSR1, libc::SIGWINCH, libc::SIGSEGV, libc::SIGRTMIN() + 3] {
+            stage.signal(number);
+            assert_eq!(stage.heard.recv_timeout(SOON).unwrap(), Heard::Signal(number));
+        }
+        stage.signal(libc::SIGTERM);
+        assert_eq!(stage.child.wait().unwrap().code(), Some(42));
+    }
+
+    #[test]
+    fn when_it_is_killed_its_connection_closes() {
+        let mut stage = stand_in("sleep", None);
+        stage.runs();
+        stage.signal(libc::SIGKILL);
+        assert_eq!(stage.child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(stage.heard.recv_timeout(SOON).unwrap(), Heard::Gone);
+    }
+
+    #[test]
+    fn a_process_that_cannot_run_is_told_in_the_machines_words() {
+        let mut stage = stand_in("broken", None);
+        let StandInReport::Failed(failed) = stage.report() else { panic!("it runs") };
+        assert_eq!(failed.message, "exec: \"broken\": executable file not found in $PATH");
+        assert_eq!(stage.child.wait().unwrap().code(), Some(1));
+    }
+
+    #[test]
+    fn a_new_size_of_its_terminal_is_passed_on_and_a_hang_up_is_not_a_signal() {
+        let pair = Pair::open(Some(TerminalSize { rows: 24, columns: 80 })).unwrap();
+        let mut stage = stand_in("sleep", Some(&pair));
+        stage.runs();
+        let larger = TerminalSize { rows: 50, columns: 132 };
+        terminal::set_size(&pair.master, larger).unwrap();
+        assert_eq!(stage.heard.recv_timeout(SOON).unwrap(), Heard::Resize(larger));
+        drop(pair);
+        stage.signal(libc::SIGUSR2);
+        assert_eq!(stage.heard.recv_timeout(SOON).unwrap(), Heard::Signal(libc::SIGUSR2));
+        stage.signal(libc::SIGTERM);
+        assert_eq!(stage.child.wait().unwrap().code(), Some(42));
+    }
+}
