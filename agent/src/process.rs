@@ -5,16 +5,16 @@
 //!   Preparing{request} ---------> Created ---------------> Starting{request} ---> Running
 //!       |                                                   ^     |
 //!       |  Prepared (exec) ---------------------------------'     |
-//!       '--------- Failed, or death ----> Failed <----------------' Failed (exec)
+//!       '--------- Failed ------------> Failed{request} <---------' Failed (exec)
 //! ```
 //!
-//! Only [`crate::settle`] moves it. A process that was answered for (Created and later) is reported when it ends; one that
-//! failed before is not: the host was told that it never came to be.
+//! Only [`crate::settle`] moves it. A process that was answered for (Created and later) is reported when it ends. One that
+//! failed before is not: its failure is the answer, given when it has ended and nothing of it is left.
 
 use crate::channel::AgentEnd;
 use crate::poll::Poll;
 use crate::stream::{StreamId, Streams};
-use husk_protocol::{ContainerKey, ProcessKey, TerminalSize};
+use husk_protocol::{ContainerKey, Failure, ProcessKey, TerminalSize};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 
@@ -44,7 +44,7 @@ pub struct ProcessState {
 }
 
 /// How far a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     /// Being set up, for this request.
     Preparing {
@@ -60,8 +60,13 @@ pub enum Phase {
     },
     /// Executing its program.
     Running,
-    /// The host was told that it failed.
-    Failed,
+    /// It never comes to be: the host is told when it is gone.
+    Failed {
+        /// Create or Exec.
+        request: u32,
+        /// Why.
+        failure: Failure,
+    },
 }
 
 /// The streams of a process.

@@ -7,9 +7,10 @@ use crate::container::Maps;
 use crate::process::Phase;
 use crate::stream::StreamId;
 use crate::sys;
-use crate::{cgroup, job, log};
+use crate::{cgroup, log};
 use husk_protocol::{
-    Answer, ContainerKey, Exited, FailureKind, FromAgent, IdMap, ProcessKey, ProcessStatus, TerminalSize,
+    Answer, ContainerKey, Exited, Failure, FailureKind, FromAgent, IdMap, ProcessKey, ProcessStatus,
+    TerminalSize,
 };
 use nix::errno::Errno;
 use std::fmt::Write;
@@ -33,18 +34,25 @@ fn act(agent: &mut Agent, key: ProcessKey, note: Note) {
         Note::Unshared => proceed(agent, key),
         Note::Terminal(master) => give_terminal(agent, key, master),
         Note::Prepared => prepared(agent, key),
-        Note::Failed(failure) => {
-            let Some(process) = agent.processes.get_mut(key) else { return };
-            let (Phase::Preparing { request } | Phase::Starting { request }) = process.phase else { return };
-            let answered_before = process.first && matches!(process.phase, Phase::Starting { .. });
-            if !answered_before {
-                process.phase = Phase::Failed;
-            } else {
-                process.phase = Phase::Running; // it ends, and its end is told
-            }
+        Note::Failed(failure) => failed(agent, key, failure),
+    }
+}
+
+/// A program that could not be executed is the answer to Start, and the process's end is told; any other failure is told
+/// when the child is gone.
+fn failed(agent: &mut Agent, key: ProcessKey, failure: Failure) {
+    let Some(process) = agent.processes.get_mut(key) else { return };
+    match process.phase {
+        Phase::Starting { request } if process.first => {
+            process.phase = Phase::Running;
             process.channel = None;
             agent.reply(request, Err(failure));
         }
+        Phase::Preparing { request } | Phase::Starting { request } => {
+            process.phase = Phase::Failed { request, failure };
+            process.channel = None;
+        }
+        Phase::Created | Phase::Running | Phase::Failed { .. } => {}
     }
 }
 
@@ -125,12 +133,18 @@ fn hung_up(agent: &mut Agent, key: ProcessKey) {
 pub fn ended(agent: &mut Agent, key: ProcessKey, status: ProcessStatus) {
     notes(agent, key); // its last words come first
     let Some(process) = agent.processes.remove(key) else { return };
+    if process.first {
+        first_ended(agent, process.container, &process.phase);
+    }
     match process.phase {
         Phase::Preparing { request } => {
             process.streams.drop_all(&mut agent.streams);
             agent.reply(request, Err(failure(FailureKind::Guest, died(status))));
         }
-        Phase::Failed => process.streams.drop_all(&mut agent.streams),
+        Phase::Failed { request, failure } => {
+            process.streams.drop_all(&mut agent.streams);
+            agent.reply(request, Err(failure));
+        }
         Phase::Created | Phase::Starting { .. } | Phase::Running => {
             if let Phase::Starting { request } = process.phase {
                 agent.reply(request, Err(failure(FailureKind::Guest, died(status))));
@@ -138,9 +152,6 @@ pub fn ended(agent: &mut Agent, key: ProcessKey, status: ProcessStatus) {
             let (stdout, stderr) = process.streams.release(&agent.poll, &mut agent.streams);
             agent.control.send(&FromAgent::Exited(Exited { process: key, status, stdout, stderr }));
         }
-    }
-    if process.first {
-        first_ended(agent, process.container, process.phase);
     }
 }
 
@@ -152,21 +163,18 @@ fn died(status: ProcessStatus) -> String {
 }
 
 /// With a container's first process everything in it ends: the kernel sees to it if it has a pid namespace.
-fn first_ended(agent: &mut Agent, key: ContainerKey, phase: Phase) {
+fn first_ended(agent: &mut Agent, key: ContainerKey, phase: &Phase) {
     let Some(container) = agent.containers.get(&key) else { return };
     if !container.namespaces.pid
         && let Err(error) = container.cgroup.kill()
     {
         log::error(&format!("kill the rest of a container: {error}"));
     }
-    if matches!(phase, Phase::Preparing { .. } | Phase::Failed) {
-        // It never came to be: nobody will delete it.
+    if matches!(phase, Phase::Preparing { .. } | Phase::Failed { .. }) {
+        // It never came to be: nobody will delete it. Nothing but its first process has been in the cgroup.
         agent.containers.remove(&key);
-        let path = cgroup::path(key);
-        job::start(agent, None, move || {
-            cgroup::remove_tree(&path)
-                .map(|()| Answer::Done)
-                .map_err(|error| failure(FailureKind::Guest, error.to_string()))
-        });
+        if let Err(errno) = cgroup::rmdir(&cgroup::path(key)) {
+            log::error(&format!("remove a cgroup: {}", sys::Error(errno)));
+        }
     }
 }

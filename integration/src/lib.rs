@@ -1,1 +1,20 @@
-//! Real guests and real callers.
+//! Real guests and real callers: what the tests in `tests/it` are written with.
+//!
+//! The test binary runs as root on a machine whose KVM runs guests (the emulated machine, where the developer's does not).
+//! It is told where things are by its environment:
+//!
+//! | variable | what |
+//! |---|---|
+//! | `HUSK` | the `husk` under test |
+//! | `HUSK_BUSYBOX` | a busybox root filesystem, unpacked |
+//! | `HUSK_DEBIAN` | a Debian root filesystem, unpacked |
+//!
+//! A test makes a [`bundle::Bundle`], lets a [`runtime::Runtime`] (husk, or runc as the oracle) do something with it, and ends with
+//! the [`census::Census`] equal to what it was before: no process, mount, link, cgroup or state file is left.
+
+pub mod bundle;
+pub mod census;
+pub mod pty;
+pub mod running;
+pub mod runtime;
+pub mod scenario;

@@ -49,12 +49,12 @@ fn check(agent: &Agent, exec: &Exec) -> Result<(), Failure> {
         return wrong("a process with this number exists");
     }
     let container = agent.containers.get(&exec.container).ok_or_else(|| no_container(exec.container))?;
-    match agent.processes.get(container.first).map(|first| first.phase) {
+    match agent.processes.get(container.first).map(|first| &first.phase) {
         Some(Phase::Created | Phase::Starting { .. } | Phase::Running) => Ok(()),
         Some(Phase::Preparing { .. }) => {
             Err(failure(FailureKind::InvalidState, "cannot exec in a container that is being created"))
         }
-        Some(Phase::Failed) | None => Err(stopped()),
+        Some(Phase::Failed { .. }) | None => Err(stopped()),
     }
 }
 

@@ -15,7 +15,7 @@ pub fn call(agent: &mut Agent, request: u32, key: ContainerKey) -> Outcome {
     match process.phase {
         Phase::Created => {}
         Phase::Preparing { .. } => return Err(wrong("cannot start a container that is being created")),
-        Phase::Failed => return Err(stopped()),
+        Phase::Failed { .. } => return Err(stopped()),
         Phase::Starting { .. } | Phase::Running => {
             return Err(wrong("cannot start an already running container"));
         }

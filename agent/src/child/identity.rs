@@ -159,7 +159,8 @@ pub fn become_user(user: &User) -> Result<(), IdentityError> {
     })
 }
 
-/// The other four sets, ambient last: it needs permitted and inheritable.
+/// The other four sets, ambient last. The kernel raises only what is permitted and inheritable; runc leaves out the
+/// rest without a word, and its default configuration counts on that (ambient named, inheritable not).
 pub fn set_capabilities(capabilities: &Capabilities) -> Result<(), IdentityError> {
     let apply = || -> sys::Result<()> {
         privilege::keep_capabilities(false)?;
@@ -169,8 +170,9 @@ pub fn set_capabilities(capabilities: &Capabilities) -> Result<(), IdentityError
             inheritable: capabilities.inheritable,
         })?;
         privilege::clear_ambient()?;
+        let ambient = capabilities.ambient & capabilities.permitted & capabilities.inheritable;
         (0..u64::BITS)
-            .filter(|capability| capabilities.ambient & (1u64 << capability) != 0)
+            .filter(|capability| ambient & (1u64 << capability) != 0)
             .try_for_each(privilege::raise_ambient)
     };
     apply().map_err(IdentityError::Capabilities)

@@ -100,7 +100,8 @@ fn step(root: &Root, mount: &Mount, around: Surroundings) -> Result<Option<Owned
     let fresh = match &mount.source {
         MountSource::Share { name, recursive, .. } => share(name, *recursive)?,
         MountSource::Filesystem { kind, source } => {
-            file_system(kind, source, &place, &mount.data, attributes, around)?
+            let made = file_system(kind, source, &place, &mount.data, attributes);
+            if kind == "sysfs" && around.user_namespace { made.or_else(guests_sysfs)? } else { made? }
         }
         MountSource::Cgroup => cgroup(around)?,
     };
@@ -206,7 +207,6 @@ fn file_system(
     place: &OwnedFd,
     data: &str,
     attributes: MountAttributes,
-    around: Surroundings,
 ) -> Result<OwnedFd, Step> {
     let plain = |source| Step::FileSystem { kind: kind.to_owned(), complaint: None, source };
     let configuration = kernel::Configuration::open(&text(kind).map_err(plain)?).map_err(plain)?;
@@ -231,13 +231,17 @@ fn file_system(
             configuration.set_flag(name).map_err(refused)?;
         }
     }
-    match configuration.mount(0) {
-        // The network namespace is the guest's own, so a user namespace may not have a sysfs of its own: the guest's is
-        // shown instead, as callers of rootless runc get the host's.
-        Err(sys::Error(Errno::EPERM)) if kind == "sysfs" && around.user_namespace => {
-            kernel::copy_of(sys::file::here(), c"/sys", true).map_err(plain)
+    configuration.mount(0).map_err(refused)
+}
+
+/// The network namespace is the guest's own, so a user namespace may not have a sysfs of its own: the guest's is shown
+/// instead, as callers of rootless runc get the host's.
+fn guests_sysfs(refusal: Step) -> Result<OwnedFd, Step> {
+    match refusal {
+        Step::FileSystem { source: sys::Error(Errno::EPERM), .. } => {
+            kernel::copy_of(sys::file::here(), c"/sys", true).map_err(Step::Source)
         }
-        other => other.map_err(refused),
+        other => Err(other),
     }
 }
 

@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as Standard};
 use std::time::Duration;
@@ -18,13 +17,27 @@ use std::time::Duration;
 /// Nothing in these tests takes longer, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The agent's side: called by the test of that name when it is started again.
+/// The agent's side: called by the test of that name when it is started again. The test harness has threads, the agent
+/// must not: it is a fork, and PID 1 of a new pid namespace.
+#[allow(unsafe_code)]
 pub fn serve_as_agent() {
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::{ForkResult, fork};
     let Ok(directory) = std::env::var("HUSK_STAND") else { return };
     let directory = PathBuf::from(directory);
-    furnish(&directory);
-    husk_agent::serve_in(Box::new(Directory(directory))).unwrap();
-    std::process::exit(0);
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID).unwrap();
+    // SAFETY: no other thread of this test program holds a lock that the child takes: they wait for this test.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+            furnish(&directory);
+            let served = husk_agent::serve_in(Box::new(Directory(directory)));
+            std::process::exit(i32::from(served.is_err()));
+        }
+        ForkResult::Parent { child } => {
+            let _ = nix::sys::wait::waitpid(child, None);
+        }
+    }
 }
 
 /// Mounts what a guest would have.
@@ -33,6 +46,8 @@ fn furnish(directory: &Path) {
     let bind = |from: &Path, to: &str| {
         mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
     };
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>).unwrap();
     fs::create_dir_all("/run/husk").unwrap();
     mount(Some("husk"), "/run/husk", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     for name in ["root", "share", "new", "cgroup", "device"] {
@@ -95,15 +110,12 @@ impl Stand {
         assert!(copied.success());
         let cgroup = make_cgroup(directory.path());
         let listener = UnixListener::bind(directory.path().join("port-1")).unwrap();
-        let mut agent = Command::new("unshare");
+        let mut agent = Command::new(std::env::current_exe().unwrap());
         agent
-            .args(["-m", "-p", "-f", "--mount-proc", "--kill-child"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "serve_as_agent", "--ignored", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "serve_as_agent", "--ignored", "--nocapture", "-q"])
             .env("HUSK_STAND", directory.path())
-            .env("RUST_TEST_THREADS", "1")
-            .stdin(Standard::null());
-        agent.process_group(0);
+            .stdin(Standard::null())
+            .stdout(Standard::null());
         let agent = agent.spawn().unwrap();
         let (control, _) = listener.accept().unwrap();
         control.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -136,10 +148,17 @@ impl Stand {
         self.cgroup.join("0")
     }
 
+    /// Whether the kernel at hand has this controller for cgroup v2.
+    pub fn has_controller(&self, name: &str) -> bool {
+        let all = fs::read_to_string(self.cgroup.join("cgroup.controllers")).unwrap();
+        all.split_whitespace().any(|controller| controller == name)
+    }
+
     /// The agent's pid on the host.
     pub fn agent_pid(&self) -> u32 {
-        let children = format!("/proc/{0}/task/{0}/children", self.agent.id());
-        fs::read_to_string(children).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.agent.id())).unwrap();
+        let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+        children.collect::<String>().trim().parse().unwrap()
     }
 
     /// Asks, and waits for the answer. What is told meanwhile is kept.

@@ -71,7 +71,8 @@ impl Descriptors {
     pub fn put(&mut self, what: Use, descriptor: Arc<OwnedFd>) {
         let keep = self.remove(what).is_some_and(|slot| slot.keep);
         while self.index.len() >= self.capacity && self.evict() {}
-        let slot = Some(Slot { what, descriptor, chances: chances(what), keep: false });
+        // One chance less than what was used again since: a walk through a million files pushes out its own traces.
+        let slot = Some(Slot { what, descriptor, chances: chances(what).saturating_sub(1), keep: false });
         let at = match self.free.pop() {
             Some(at) => {
                 if let Some(place) = self.ring.get_mut(at) {

@@ -221,8 +221,10 @@ impl Inner {
             return;
         };
         let Life::Idle(parts) = std::mem::replace(&mut self.life, Life::Running) else { return };
-        // What was written to it in an earlier life does not count.
-        let _ = parts.stop.read();
+        // What was written to them in an earlier life does not count; a device looks at its queues when it starts.
+        for event in parts.kicks.iter().chain([&parts.stop]) {
+            let _ = event.read();
+        }
         let queues = queues.into_iter().zip(parts.kicks).map(|(queue, kick)| ActiveQueue { queue, kick });
         let session = Session {
             memory: mmio.memory.clone(),

@@ -19,6 +19,8 @@
 pub mod mmio;
 pub mod registers;
 mod signals;
+#[cfg(test)]
+mod tests;
 pub mod thread;
 
 pub use mmio::Mmio;

@@ -95,11 +95,10 @@ impl<'m> Worker<'m> {
         }
         let addressed = header.destination_cid == HOST_CID && header.kind == TYPE_STREAM;
         let found = self.links.find(header.destination_port).filter(|_| addressed);
+        // One that is over may still be writing to its reader; for the guest it does not exist.
         let known = found.and_then(|index| {
-            self.links
-                .get_mut(index)
-                .filter(|link| link.guest_port == header.source_port)
-                .map(|link| (index, link))
+            let link = self.links.get_mut(index)?;
+            (link.guest_port == header.source_port && !link.connection.is_over()).then_some((index, link))
         });
         let Some((index, link)) = known else {
             if addressed

@@ -5,8 +5,10 @@
 //!   from_guest:  open --guest sends no more, ring drained--> closed      open --no reader, error--> closed, ring lost
 //!   to_guest:    open --end of file, error, guest takes no more--> closed
 //! ```
-//! Whatever closes here is told to the guest, and the other way round: [`Link::settle`] brings both sides in line and
-//! is called after anything that happened to either. A link whose connection is over lives on until its ring is drained:
+//! What closes here is told to the guest, and the other way round: [`Link::settle`] brings both sides in line and is
+//! called after anything that happened to either. But that nobody takes the guest's bytes is told only to a guest that
+//! has some: a socket that was told both, though it never meant to write, forgets its peer while it still has bytes to
+//! read (Linux), and its close then waits for an answer that does not come. A link whose connection is over lives on until its ring is drained:
 //! what the guest was promised to have sent is delivered.
 
 use super::HOST_CID;
@@ -40,6 +42,8 @@ pub(super) struct Link {
     guest_cid: u64,
     stream: Arc<Stream>,
     output: Option<Descriptor>,
+    /// Whether the guest has (or may have) bytes that nobody takes.
+    in_vain: bool,
     /// Whether we wait for the output to take more.
     output_waits: bool,
     input: Option<Descriptor>,
@@ -61,6 +65,7 @@ impl Link {
             guest_cid: request.source_cid,
             stream: offer.stream,
             output: offer.endpoint.from_guest.map(Descriptor::new),
+            in_vain: false,
             output_waits: false,
             input: offer.endpoint.to_guest.map(Descriptor::new),
             input_ready: true,
@@ -83,6 +88,7 @@ impl Link {
             written = self.write(slices, io).bytes;
         }
         if self.output.is_none() {
+            self.in_vain = true;
             self.consumed(total.saturating_sub(written));
             return;
         }
@@ -95,7 +101,7 @@ impl Link {
                 skip = skip.saturating_sub(slice.len());
             }
         }
-        if !self.ring.is_empty() {
+        if !self.ring.is_empty() && !self.output_waits {
             self.watch_output(true, io);
         }
     }
@@ -133,7 +139,11 @@ impl Link {
                 match input.watch(&io.epoll, self.tokens.input, interest) {
                     Ok(true) => {}
                     // It said that it would have to wait, and cannot say when it is over.
-                    Ok(false) | Err(_) => self.close_input(io),
+                    Ok(false) => self.close_input(io),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot watch a stream's input");
+                        self.close_input(io);
+                    }
                 }
             }
         }
@@ -155,7 +165,7 @@ impl Link {
         if self.connection.guest_sends_no_more() && self.ring.is_empty() {
             self.close_output(io);
         }
-        if self.output.is_none() {
+        if self.in_vain && !self.connection.guest_sends_no_more() {
             self.connection.stop_receiving();
         }
         if self.input.is_none() {
@@ -216,6 +226,7 @@ impl Link {
             self.consumed(moved.bytes);
         }
         if moved.then == Then::Over {
+            self.in_vain = true;
             self.close_output(io);
         }
         moved
@@ -228,11 +239,16 @@ impl Link {
             Ok(true) => self.output_waits = waits,
             // It never waits; and if it does after all, it cannot say when it is over.
             Ok(false) if !waits => {}
-            Ok(false) | Err(_) => self.lose_output(io),
+            Ok(false) => self.lose_output(io),
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch a stream's output");
+                self.lose_output(io);
+            }
         }
     }
 
     fn lose_output(&mut self, io: &mut Io) {
+        self.in_vain |= self.output.is_some();
         self.close_output(io);
         let lost = self.ring.clear();
         self.consumed(lost);

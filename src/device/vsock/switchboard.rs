@@ -23,7 +23,7 @@ pub struct Switchboard {
 /// The host's end of a stream. Both may be the same file (a socket, a terminal), duplicated.
 #[derive(Debug, Default)]
 pub struct Endpoint {
-    /// Where what the guest sends is written. Without it, the guest is told at once that nobody listens.
+    /// Where what the guest sends is written. Without it, the guest is told that nobody listens when it sends something.
     pub from_guest: Option<OwnedFd>,
     /// Where what the guest receives is read. Without it, the guest reads the end of the file at once.
     pub to_guest: Option<OwnedFd>,
@@ -160,6 +160,15 @@ impl Board {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Board {
+    /// Neither device nor switchboard is left: nobody will ever connect.
+    fn drop(&mut self) {
+        for offer in std::mem::take(&mut self.lock().offers).into_values() {
+            offer.stream.set_over();
+        }
     }
 }
 

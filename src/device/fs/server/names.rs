@@ -3,10 +3,11 @@
 //! What is made belongs to the process that makes it; the umask is applied by the host, which knows whether a default
 //! ACL takes its place.
 
+use super::super::descriptors::Use;
 use super::super::inodes::{NodeId, Place};
 use super::super::name::Name;
 use super::super::wire::{EntryOut, InHeader, MkdirIn, MknodIn, ROOT};
-use super::reach::{FdName, look};
+use super::reach::{FdName, look, look_at, open_path};
 use super::reply::Reply;
 use super::{Outcome, Server};
 use rustix::fs::{
@@ -84,34 +85,32 @@ impl Server {
         losing.map_or(Ok(()), |id| self.lost_name(id))
     }
 
-    /// The known inode that will be nowhere once `name` is gone. If the guest can go on using it, a descriptor for it
+    /// The known inode that will be nowhere once `name` is gone. The guest can go on using it, so a descriptor for it
     /// is at hand on return: it could not be had later.
     fn about_to_lose(&mut self, parent: NodeId, directory: &OwnedFd, name: Name<'_>) -> Result<Option<NodeId>, Errno> {
-        let Some((id, nlink)) = self.known(parent, directory, name)? else { return Ok(None) };
-        let inode = self.inodes.get(id)?;
+        let Ok(opened) = self.opened(|| open_path(directory, name.as_c_str())) else {
+            // The call itself will tell.
+            return Ok(None);
+        };
+        let identity = self.identify(&look_at(&opened)?, directory, name)?;
+        let export = self.inodes.get(parent)?.export.clone();
+        let Some(id) = self.inodes.find(&export, &identity) else { return Ok(None) };
         let here = Place::Below { parent, name: name.as_c_str().into() };
-        if inode.place != here {
+        if self.inodes.get(id)?.place != here {
             return Ok(None);
         }
-        // A file that is not open and has no other name is of no use to anyone inside.
-        let in_use = inode.readers > 0 || inode.writers > 0 || nlink > 1;
-        if in_use || inode.identity.kind == FileType::Directory {
-            // Should this fail, nobody may remove a file for that: the guest gets ESTALE later.
-            let _ = self.path(id);
+        if self.at_hand(id)?.is_none() {
+            self.descriptors.put(Use::Path(id), Arc::new(opened));
         }
         Ok(Some(id))
     }
 
-    /// The known inode that a name stands for, and how many names it has.
-    fn known(&mut self, parent: NodeId, directory: &OwnedFd, name: Name<'_>) -> Result<Option<(NodeId, u32)>, Errno> {
-        let seen = match look(directory, name.as_c_str()) {
-            Ok(seen) => seen,
-            // The call itself will tell.
-            Err(_) => return Ok(None),
-        };
+    /// The known inode that a name stands for.
+    fn known(&mut self, parent: NodeId, directory: &OwnedFd, name: Name<'_>) -> Result<Option<NodeId>, Errno> {
+        let Ok(seen) = look(directory, name.as_c_str()) else { return Ok(None) };
         let identity = self.identify(&seen, directory, name)?;
         let export = self.inodes.get(parent)?.export.clone();
-        Ok(self.inodes.find(&export, &identity).map(|id| (id, seen.stx_nlink)))
+        Ok(self.inodes.find(&export, &identity))
     }
 
     pub(super) fn rename(
@@ -131,7 +130,7 @@ impl Server {
         let moved = self.known(parent, &from, old)?;
         let swapped = flags.contains(RenameFlags::EXCHANGE);
         let replaced = match swapped {
-            true => self.known(newdir, &to, new)?.map(|(id, _)| id),
+            true => self.known(newdir, &to, new)?,
             false => self.about_to_lose(newdir, &to, new)?,
         };
         let rename = || renameat_with(&from, old.as_c_str(), &to, new.as_c_str(), flags);
@@ -140,7 +139,6 @@ impl Server {
         } else {
             rename()?;
         }
-        let moved = moved.map(|(id, _)| id);
         // Two names of one inode: rename does nothing then.
         if moved.is_some() && moved == replaced {
             return Ok(());

@@ -168,7 +168,8 @@ fn a_ring_that_makes_no_sense_needs_a_reset_and_a_reset_helps() {
     }
 }
 
-fn memory_in_use() -> usize {
+/// Resident bytes of this process.
+pub fn memory_in_use() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096

@@ -47,12 +47,12 @@ fn much_input_arrives_whole_and_its_end_is_seen() {
     let sent = pattern(20 << 20);
     let copy = sent.clone();
     let caller = std::thread::spawn(move || writer.write_all(&copy).unwrap());
-    let received = socket.receive_until(&mut guest, |socket| socket.host_shutdown == BOTH);
+    let received = socket.receive_until(&mut guest, |socket| socket.host_shutdown == SHUTDOWN_SEND);
     caller.join().unwrap();
     assert!(received == sent, "{} of {} bytes, or not the same", received.len(), sent.len());
     assert!(stream.is_over());
-    // As Linux answers when both directions are shut.
-    guest.send(socket.header(OP_RST), &[]);
+    socket.shutdown(&mut guest, BOTH);
+    socket.receive_until(&mut guest, |socket| socket.reset);
     guest.expect_silence();
 }
 
@@ -90,12 +90,11 @@ fn a_half_close_by_the_guest_ends_its_output_and_leaves_its_input() {
     let mut said = String::new();
     output.read_to_string(&mut said).unwrap();
     assert_eq!(said, "last words");
-    socket.receive_until(&mut guest, |socket| socket.host_shutdown == SHUTDOWN_RECEIVE);
     input.write_all(b"still here").unwrap();
     assert_eq!(socket.receive_until(&mut guest, |socket| socket.forwarded == 10), b"still here");
     assert!(!stream.is_over());
     drop(input);
-    socket.receive_until(&mut guest, |socket| socket.host_shutdown == BOTH);
+    socket.receive_until(&mut guest, |socket| socket.host_shutdown == SHUTDOWN_SEND);
     assert!(stream.is_over());
 }
 
@@ -191,7 +190,6 @@ fn a_guest_that_reads_nothing_stops_its_input_alone() {
     let (mut other_writer, endpoint) = stdin();
     let (port, _other_stream) = guest.switchboard.offer(endpoint).unwrap();
     let mut other = guest.connect(port);
-    other.receive_until(&mut guest, |socket| socket.host_shutdown == SHUTDOWN_RECEIVE);
     other_writer.write_all(b"hello").unwrap();
     assert_eq!(other.receive_until(&mut guest, |socket| socket.forwarded == 5), b"hello");
     lazy.tell_credit(&mut guest);
@@ -267,8 +265,10 @@ fn an_abort_resets_the_connection_though_its_reader_is_stuck() {
 fn a_stream_without_descriptors_ends_both_ways_at_once() {
     let mut guest = Guest::start(16);
     let (mut socket, stream) = guest.open(Endpoint::default());
-    socket.receive_until(&mut guest, |socket| socket.host_shutdown == BOTH);
+    socket.receive_until(&mut guest, |socket| socket.host_shutdown == SHUTDOWN_SEND);
     assert!(stream.is_over());
+    socket.write(&mut guest, b"is anybody there?");
+    socket.receive_until(&mut guest, |socket| socket.host_shutdown == BOTH);
 }
 
 #[test]
@@ -361,6 +361,51 @@ fn a_reset_of_the_device_ends_connections_and_keeps_offers() {
     let mut said = String::new();
     later.read_to_string(&mut said).unwrap();
     assert_eq!(said, "after");
+}
+
+/// Several buffers are taken for one read; those that stay empty must not be lost to the guest.
+#[test]
+fn every_buffer_of_the_guest_is_used_in_the_end() {
+    let mut guest = Guest::start(8);
+    let (mut writer, endpoint) = stdin();
+    let (mut socket, _stream) = guest.open(endpoint);
+    for key in 0..1000_u32 {
+        writer.write_all(&[key as u8]).unwrap();
+        assert_eq!(socket.receive_until(&mut guest, |socket| socket.forwarded > key), [key as u8]);
+    }
+    for key in 0..8 {
+        writer.write_all(&[key]).unwrap();
+        let packet = guest.keep_until(soon().unwrap()).expect("a buffer for each");
+        assert_eq!(packet.payload, [key]);
+    }
+    assert_eq!(guest.driver.outstanding(RX), 0);
+}
+
+#[test]
+fn a_connection_that_is_over_is_unknown_to_the_guest_though_its_reader_is_slow() {
+    let mut guest = Guest::start(16);
+    let (mut slow, endpoint) = stdout();
+    let (mut socket, stream) = guest.open(endpoint);
+    socket.write(&mut guest, &pattern(WINDOW as usize));
+    guest.send(socket.header(OP_RST), &[]);
+    let mut again = Socket { reset: false, ..socket.clone() };
+    guest.send(again.header(OP_REQUEST), &[]);
+    again.receive_until(&mut guest, |socket| socket.reset);
+    assert!(!stream.is_over());
+    let mut all = Vec::new();
+    slow.read_to_end(&mut all).unwrap();
+    assert!(all == pattern(WINDOW as usize));
+    assert!(stream.wait_delivered(u64::from(WINDOW), soon()));
+}
+
+#[test]
+fn who_waits_for_a_stream_of_a_machine_that_is_gone_is_let_go() {
+    let guest = Guest::start(0);
+    let (_reader, endpoint) = stdout();
+    let (_, stream) = guest.switchboard.offer(endpoint).unwrap();
+    let waiter = std::thread::spawn(move || stream.wait_delivered(1, soon()) && stream.is_over());
+    drop(guest);
+    assert!(waiter.join().unwrap());
 }
 
 #[test]

@@ -9,4 +9,6 @@
 
 mod guest;
 mod hostile;
+mod random;
 mod stories;
+mod waiting;

@@ -1,0 +1,62 @@
+# What a newcomer types. Everything slow is cached outside the checkout and made again only when its inputs change.
+#
+#   make demo      install what is needed, build everything, run a container in a guest of its own
+#   make test      all tests: the quick ones first, then those with real guests
+#   make bench     start-up, exec and memory, side by side with runc, crun and QEMU
+#   make check     formatting, lints and the tests that need neither KVM nor root
+#   make install   PREFIX=/usr/local DESTDIR=: one program, manual pages, completions, a commented configuration file
+#   make shell     a prompt inside the emulated machine
+.PHONY: all demo test bench check install shell prepare kernel build clean
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+TARGET := $(shell uname -m)-unknown-linux-gnu
+OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+BIN := $(OUT)/$(TARGET)/release
+HUSK := $(OUT)/husk/husk
+
+all: build
+
+prepare:
+	@integration/prepare.sh
+
+# The guest kernel: minutes the first time, nothing after. Its path is the script's standard output.
+$(OUT)/husk/kernel-path: kernel-config/build.sh kernel-config/common.config kernel-config/$(shell uname -m).config | prepare
+	@mkdir -p $(OUT)/husk
+	@kernel-config/build.sh > $@.new && mv $@.new $@
+kernel: $(OUT)/husk/kernel-path
+
+# One file is the whole installation: kernel and agent stand in it as page-aligned sections, uncompressed, so that a
+# start maps them instead of unpacking them.
+build: $(OUT)/husk/kernel-path
+	@[ -s "$$(cat $(OUT)/husk/kernel-path)" ] || kernel-config/build.sh > $(OUT)/husk/kernel-path
+	@$(CARGO) build --release -p husk -p husk-agent
+	@[ $(OUT)/husk/initrd -nt $(BIN)/husk-agent ] || agent/initramfs.sh $(OUT)/husk/initrd $(BIN)/husk-agent
+	@integration/embed.sh $(BIN)/husk "$$(cat $(OUT)/husk/kernel-path)" $(OUT)/husk/initrd $(HUSK)
+
+demo: build
+	@integration/demo.sh $(HUSK)
+
+check:
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@$(CARGO) test --workspace --exclude husk-integration --locked
+
+test: prepare check build
+	@integration/run.sh $(HUSK)
+
+bench: build
+	@integration/bench.sh $(HUSK)
+
+shell: prepare
+	@integration/emulated/machine shell
+
+install: build
+	@integration/install.sh $(HUSK) "$(DESTDIR)" "$(PREFIX)"
+
+clean:
+	@$(CARGO) clean

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# bench.sh HUSK [ROUNDS]: the benchmark, wherever guests can run. Nothing else should be running meanwhile.
+set -euo pipefail
+husk=$1 rounds=${2:-10}
+source "$(dirname "$0")/where.sh"
+cd "$here"
+cargo build --release -p husk-integration --bin bench --locked
+out=${CARGO_TARGET_DIR:-$here/target}
+images busybox
+inside bash "$here/integration/bench-inside.sh" "$husk" "$out/$(uname -m)-unknown-linux-gnu/release/bench" "$images" \
+    "$kernel" "$out/husk/initrd" "$rounds"

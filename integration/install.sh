@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# install.sh HUSK DESTDIR PREFIX: everything that a user needs, and nothing that exists already is overwritten in /etc.
+set -euo pipefail
+husk=$1 destdir=$2 prefix=$3
+here=$(cd "$(dirname "$0")/.." && pwd)
+case $prefix in /usr) etc=/etc ;; *) etc=$prefix/etc ;; esac
+install -Dm755 "$husk" "$destdir$prefix/bin/husk"
+install -Dm644 "$here/docs/config.toml" "$destdir$etc/husk/config.toml.sample"
+echo "installed $destdir$prefix/bin/husk ($(stat -c %s "$husk") bytes) and $etc/husk/config.toml.sample"

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# run.sh HUSK [TEST-ARGUMENTS...]: the integration tests, with real guests, wherever guests can run.
+# Any further argument goes to the test runner: a name to filter by, --nocapture, ...
+set -euo pipefail
+husk=$1; shift
+source "$(dirname "$0")/where.sh"
+cd "$here"
+tests=$(cargo test --release -p husk-integration --test it --locked --no-run --message-format=json |
+    python3 -c 'import json,sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message["target"]["name"] == "it": print(message["executable"])')
+images busybox debian
+inside bash "$here/integration/run-inside.sh" "$husk" "$tests" "$images" "$@"

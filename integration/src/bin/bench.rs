@@ -1,0 +1,177 @@
+//! `make bench`: husk beside runc, crun and QEMU, measured in one run.
+//!
+//! Everything is measured in rounds: one sample of each contender a round, so that a slow moment of the machine hits all
+//! alike. Medians are printed with their ratio to runc's. Absolute times mean little where the machine is emulated.
+//!
+//! Arguments: `bench KERNEL INITRD [ROUNDS]`; the environment is as for the tests.
+
+use husk_integration::{
+    bundle::{Bundle, Image},
+    running::Running,
+    runtime::{Runtime, run},
+    scenario::fresh_id,
+};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const CONTENDERS: [Runtime; 3] = [Runtime::Husk, Runtime::Runc, Runtime::Crun];
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let (Some(kernel), Some(initrd)) = (args.next(), args.next()) else {
+        eprintln!("usage: bench KERNEL INITRD [ROUNDS]");
+        std::process::exit(2);
+    };
+    let rounds: usize = args.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
+    println!("medians of {rounds} rounds, one sample of each a round\n");
+    runs(rounds, &kernel, &initrd);
+    execs(rounds);
+    memory();
+}
+
+/// `run true`, whole: create, start, exit, delete. And QEMU to the agent's first line, which is not even a container.
+fn runs(rounds: usize, kernel: &str, initrd: &str) {
+    let bundles: Vec<Bundle> = CONTENDERS.iter().map(|_| Bundle::new(Image::Busybox, &["true"])).collect();
+    let mut samples = vec![Vec::new(); CONTENDERS.len() + 1];
+    // The first of each warms the page cache and is not counted.
+    for round in 0..=rounds {
+        for ((runtime, bundle), samples) in CONTENDERS.iter().zip(&bundles).zip(&mut samples) {
+            let path = bundle.write().to_owned();
+            let id = fresh_id();
+            let command = runtime.command(["run".as_ref(), "-b".as_ref(), path.as_os_str(), id.as_ref()]);
+            let taken = time(command);
+            if round > 0 {
+                samples.push(taken);
+            }
+        }
+        let taken = qemu_to_first_line(kernel, initrd);
+        if round > 0 {
+            samples.last_mut().expect("four").push(taken);
+        }
+    }
+    let names = ["husk run true", "runc run true", "crun run true", "QEMU microvm to the agent's first line"];
+    table("start", &names, &mut samples, 1);
+}
+
+/// `exec true` in a running container.
+fn execs(rounds: usize) {
+    let mut containers: Vec<(Runtime, String, std::process::Child, Bundle)> = CONTENDERS
+        .iter()
+        .map(|runtime| {
+            let bundle = Bundle::new(Image::Busybox, &["sleep", "100000"]);
+            let id = fresh_id();
+            let child = runtime
+                .command(["run".as_ref(), "-b".as_ref(), bundle.write().as_os_str(), id.as_ref()])
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("it can be run");
+            while !runtime.call(["state", &id]).stdout.contains("running") {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            (*runtime, id, child, bundle)
+        })
+        .collect();
+    let mut samples = vec![Vec::new(); containers.len()];
+    for round in 0..=rounds {
+        for ((runtime, id, ..), samples) in containers.iter().zip(&mut samples) {
+            let taken = time(runtime.command(["exec", id, "true"]));
+            if round > 0 {
+                samples.push(taken);
+            }
+        }
+    }
+    for (runtime, id, child, _) in &mut containers {
+        runtime.call(["kill", id, "KILL"]).ok();
+        let _ = child.wait();
+    }
+    table("exec", &["husk exec true", "runc exec true", "crun exec true"], &mut samples, 1);
+}
+
+/// Proportional set size of the machine process of an idle container, and what of it is the guest's memory.
+fn memory() {
+    let mut container =
+        Running::new(Bundle::new(Image::Busybox, &["sleep", "100000"]), Stdio::null(), Stdio::inherit());
+    std::thread::sleep(Duration::from_secs(3));
+    let (mut total, mut guest, mut in_guest) = (0u64, 0u64, false);
+    let maps = std::fs::read_to_string(format!("/proc/{}/smaps", container.pid)).expect("root may");
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if first.contains('-') && !first.ends_with(':') {
+            let (from, to) = first.split_once('-').expect("a range");
+            let size =
+                u64::from_str_radix(to, 16).expect("hex") - u64::from_str_radix(from, 16).expect("hex");
+            // Guest memory is anonymous and large; the kernel's and the initrd's file mappings stand inside it.
+            in_guest = size >= 16 << 20 || line.contains("husk-guest") || line.contains("/husk");
+        } else if first == "Pss:" {
+            let size: u64 = words.next().expect("a figure").parse().expect("a number");
+            total += size;
+            guest += if in_guest { size } else { 0 };
+        }
+    }
+    println!("## memory of an idle busybox container, PSS\n\n| part | KiB |\n|---|---|");
+    println!(
+        "| machine process in all | {total} |\n| guest memory and mapped kernel | {guest} |\n| outside the guest | {} |\n",
+        total - guest
+    );
+    Runtime::Husk.call(["kill", &container.id, "KILL"]).ok();
+    container.end();
+}
+
+fn time(command: Command) -> Duration {
+    let started = Instant::now();
+    run(command).ok();
+    started.elapsed()
+}
+
+/// QEMU's microvm with the same kernel and initial RAM file system, until PID 1 says its first word on the console.
+fn qemu_to_first_line(kernel: &str, initrd: &str) -> Duration {
+    let started = Instant::now();
+    let mut child = Command::new("qemu-system-x86_64")
+        .args(["-M", "microvm,acpi=off,pit=on,pic=on,rtc=off,isa-serial=on,auto-kernel-cmdline=on"])
+        .args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-m",
+            "256",
+            "-smp",
+            "1",
+            "-nodefaults",
+            "-no-user-config",
+            "-nographic",
+        ])
+        .args(["-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-no-reboot"])
+        .args(["-append", "quiet earlyprintk=serial,ttyS0,115200,keep panic=-1 reboot=t"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("QEMU is there");
+    let lines = BufReader::new(child.stdout.take().expect("piped"));
+    let seen = lines.lines().map_while(Result::ok).any(|line| line.contains("husk-agent"));
+    let taken = started.elapsed();
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(seen, "QEMU ended before the agent spoke");
+    taken
+}
+
+/// Prints medians, spreads and ratios; `reference` is the row that counts as 1.
+fn table(title: &str, names: &[&str], samples: &mut [Vec<Duration>], reference: usize) {
+    for samples in samples.iter_mut() {
+        samples.sort_unstable();
+    }
+    let median = |samples: &[Duration]| samples[samples.len() / 2].as_secs_f64();
+    let one = median(&samples[reference]);
+    println!("## {title}\n\n| what | median s | from - to | ratio |\n|---|---|---|---|");
+    for (name, samples) in names.iter().zip(samples.iter()) {
+        let (from, to) = (samples[0].as_secs_f64(), samples[samples.len() - 1].as_secs_f64());
+        println!("| {name} | {:.3} | {from:.3} - {to:.3} | {:.2} |", median(samples), median(samples) / one);
+    }
+    println!();
+}

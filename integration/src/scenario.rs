@@ -1,0 +1,44 @@
+//! Scenarios: the same thing done with husk and with runc, and what came of it compared.
+
+use crate::{
+    bundle::{Bundle, Image},
+    census::Census,
+    runtime::{Output, Runtime},
+};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// An id that no other test of this run uses.
+pub fn fresh_id() -> String {
+    format!("it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Runs `args` in a fresh bundle of `image` that `change` may alter, in the foreground, and checks that nothing is left.
+#[track_caller]
+pub fn run(runtime: Runtime, image: Image, args: &[&str], change: impl Fn(&mut Bundle)) -> Output {
+    let before = Census::take();
+    let output = {
+        let mut bundle = Bundle::new(image, args);
+        change(&mut bundle);
+        let path = bundle.write().to_owned();
+        runtime.call(["run".as_ref(), "--bundle".as_ref(), path.as_os_str(), fresh_id().as_ref()])
+    };
+    before.assert_unchanged();
+    output
+}
+
+/// Runs a shell script in busybox under husk.
+#[track_caller]
+pub fn sh(script: &str) -> Output {
+    run(Runtime::Husk, Image::Busybox, &["sh", "-c", script], |_| {})
+}
+
+/// Runs the same in a fresh bundle under runc and under husk; panics unless status and output are the same.
+#[track_caller]
+pub fn same_as_runc(image: Image, args: &[&str], change: impl Fn(&mut Bundle)) -> Output {
+    let expected = run(Runtime::Runc, image, args, &change);
+    let seen = run(Runtime::Husk, image, args, &change);
+    assert_eq!(seen, expected, "husk (left) and runc (right) differ for {args:?}");
+    seen
+}

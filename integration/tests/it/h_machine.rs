@@ -1,0 +1,108 @@
+//! The machine: its vcpus, its memory, and that two of them do not see each other.
+
+use husk_integration::{
+    bundle::{Bundle, Image},
+    census::Census,
+    running::Running,
+    runtime::Runtime,
+    scenario::{run, sh},
+};
+use serde_json::json;
+use std::process::Stdio;
+
+#[test]
+fn vcpus_follow_the_cpu_limit() {
+    for (quota, vcpus) in [(100_000, "1"), (200_000, "2"), (350_000, "4")] {
+        let output = run(Runtime::Husk, Image::Busybox, &["nproc"], |bundle| {
+            bundle.set("/linux/resources", json!({"cpu": {"quota": quota, "period": 100_000}}));
+        });
+        assert_eq!(output.ok().stdout.trim(), vcpus);
+    }
+}
+
+#[test]
+fn memory_follows_the_memory_limit() {
+    let total = |limit: u64| {
+        let output =
+            run(Runtime::Husk, Image::Busybox, &["sh", "-c", "grep MemTotal /proc/meminfo"], |bundle| {
+                bundle.set("/linux/resources", json!({"memory": {"limit": limit}}));
+            });
+        output.ok().stdout.split_whitespace().nth(1).expect("a figure").parse::<u64>().expect("a number")
+            << 10
+    };
+    let (small, large) = (total(96 << 20), total(2 << 30));
+    assert!(small > 80 << 20 && small < 256 << 20, "{small}");
+    assert!(large > 1900 << 20 && large < 2500 << 20, "{large}");
+}
+
+#[test]
+fn a_container_over_its_memory_limit_is_killed() {
+    let output = run(
+        Runtime::Husk,
+        Image::Busybox,
+        &["sh", "-c", "head -c 200m /dev/zero | tail | wc -c; echo unreached"],
+        |bundle| {
+            bundle.set("/linux/resources", json!({"memory": {"limit": 64 << 20, "swap": 64 << 20}}));
+        },
+    );
+    assert!(!output.stdout.contains("209715200"), "{output:?}");
+}
+
+#[test]
+fn two_containers_do_not_see_each_other() {
+    let before = Census::take();
+    {
+        let first = Bundle::new(
+            Image::Busybox,
+            &["sh", "-c", "hostname first; echo secret > /dev/shm/x; exec sleep 1000"],
+        );
+        let mut first = Running::new(first, Stdio::null(), Stdio::inherit());
+        let seen = sh("ls /dev/shm; ps; hostname").ok().stdout;
+        assert!(!seen.contains("sleep 1000") && !seen.contains("first") && !seen.starts_with('x'), "{seen}");
+        Runtime::Husk.call(["kill", &first.id, "KILL"]).ok();
+        assert_eq!(first.end(), 137);
+    }
+    before.assert_unchanged();
+}
+
+#[test]
+fn the_machine_process_is_walled_in() {
+    let bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
+    let mut container = Running::new(bundle, Stdio::inherit(), Stdio::inherit());
+    let pid = container.pid;
+    let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).expect("it runs");
+    let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).expect("proc is there");
+    assert_ne!(link("mnt"), own("mnt"));
+    assert_ne!(link("net"), own("net"));
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("it runs");
+    assert!(mounts.lines().count() <= 3, "its mounts are more than its root and the share:\n{mounts}");
+    let root: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/root"))
+        .expect("root may")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert!(root.len() <= 2, "its root holds {root:?}");
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten() {
+        let status = std::fs::read_to_string(task.path().join("status")).expect("it runs");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("a field");
+            line.split_whitespace().nth(1).expect("a value").to_owned()
+        };
+        assert_eq!(field("NoNewPrivs:"), "1", "{status}");
+        let effective = u64::from_str_radix(&field("CapEff:"), 16).expect("hexadecimal");
+        // SYS_ADMIN, NET_ADMIN, SYS_PTRACE, SYS_MODULE, SYS_RAWIO are in nobody's hands.
+        for capability in [21, 12, 19, 16, 17] {
+            assert_eq!(
+                effective & (1 << capability),
+                0,
+                "capability {capability} in {}: {status}",
+                field("Name:")
+            );
+        }
+        if field("Name:").starts_with("vcpu") {
+            assert_eq!(effective, 0, "{status}");
+        }
+    }
+    Runtime::Husk.call(["kill", &container.id, "KILL"]).ok();
+    assert_eq!(container.end(), 137);
+}

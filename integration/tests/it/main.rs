@@ -1,0 +1,14 @@
+//! husk with real guests. Quick and telling things first: the files are run in the order of their names.
+//!
+//! Run by `make test` on a machine whose KVM runs guests; without one of its variables a test says so and fails.
+
+mod a_run;
+mod b_process;
+mod c_streams;
+mod d_terminal;
+mod e_verbs;
+mod f_refused;
+mod g_files;
+mod h_machine;
+mod i_death;
+mod j_debian;
