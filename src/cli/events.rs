@@ -2,10 +2,8 @@
 
 use super::context::Context;
 use super::{CliError, usage};
+use crate::container::events::Happening;
 use crate::container::{Container, ContainerError, Status};
-use crate::machine::control::client::{ClientError, Connection};
-use crate::machine::control::wire::WireError;
-use crate::machine::control::{Command, Outcome};
 use clap::Args;
 use husk_protocol::Stats;
 use serde_json::{Value, json};
@@ -47,23 +45,19 @@ impl Events {
 
 /// Prints until the container ends.
 fn follow(container: &Container, interval: Duration) -> Result<(), CliError> {
-    let mut events = Connection::open(&container.control()).map_err(ContainerError::from)?;
-    events.send(&Command::Watch, &[]).map_err(ContainerError::from)?;
+    let mut events = container.watch()?;
     let mut next = Instant::now() + interval;
     loop {
-        match events.receive(Some(next.saturating_duration_since(Instant::now()))) {
-            Ok(Outcome::OutOfMemory) => print(&json!({"type": "oom", "id": container.id.as_str()}))?,
-            Ok(Outcome::Exited(_)) | Err(ClientError::Gone) => return Ok(()),
-            Ok(_) => {}
-            Err(ClientError::Wire(WireError::TimedOut)) => {
+        match events.next(next.saturating_duration_since(Instant::now()))? {
+            Happening::OutOfMemory => print(&json!({"type": "oom", "id": container.id.as_str()}))?,
+            Happening::Ended => return Ok(()),
+            Happening::Nothing => {
                 next += interval;
                 match counters(container) {
-                    Ok(counters) => print(&counters)?,
                     Err(CliError::Container(ContainerError::NotRunning)) => return Ok(()),
-                    Err(error) => return Err(error),
+                    counters => print(&counters?)?,
                 }
             }
-            Err(error) => return Err(ContainerError::from(error).into()),
         }
     }
 }

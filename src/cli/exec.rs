@@ -5,7 +5,6 @@ use super::create::refuse_descriptors;
 use super::{CliError, usage};
 use crate::container::exec::{Changes, Request, What};
 use clap::Args;
-use oci_spec::runtime::Capability;
 use std::path::PathBuf;
 
 /// Run a process in a container
@@ -111,10 +110,6 @@ impl Exec {
             number(text)
                 .map_err(|_| CliError::Message(format!("additional-gids must be a positive number {text}")))
         };
-        let capability = |name: &String| {
-            serde_json::from_value::<Capability>(name.clone().into())
-                .map_err(|_| CliError::Message(format!("--cap: {name:?} is not a capability")))
-        };
         Ok(Changes {
             args: args.to_vec(),
             cwd: self.cwd.clone(),
@@ -122,7 +117,7 @@ impl Exec {
             tty: self.tty,
             user: self.user.as_deref().map(user).transpose()?,
             additional_gids: self.additional_gids.iter().map(gid).collect::<Result<_, _>>()?,
-            capabilities: self.cap.iter().map(capability).collect::<Result<_, _>>()?,
+            capabilities: self.cap.clone(),
             no_new_privileges: self.no_new_privs.then_some(true),
             apparmor: self.apparmor.clone(),
             label: self.process_label.clone(),

@@ -3,10 +3,9 @@
 use super::context::Context;
 use super::{CliError, usage};
 use crate::bundle::spec;
-use crate::error::{chain, plain};
+use crate::error::plain;
 use crate::host::file;
 use clap::Args;
-use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value};
 
 /// Change a container's limits
@@ -84,13 +83,13 @@ impl Update {
         }
         let resources = match self.resources.as_deref() {
             Some(from) => read(from)?,
-            None => self.limits()?,
+            None => serde_json::to_vec(&self.limits()?).map_err(std::io::Error::from)?,
         };
         container.update(&resources, &context.operator()?)?;
         Ok(0)
     }
 
-    fn limits(&self) -> Result<LinuxResources, CliError> {
+    fn limits(&self) -> Result<Value, CliError> {
         let mut given = Value::Object(Map::new());
         let mut put = |group: &str, name: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -113,18 +112,16 @@ impl Update {
         put("memory", "kernel", size("kernel-memory", self.kernel_memory.as_deref())?);
         put("memory", "kernelTCP", size("kernel-memory-tcp", self.kernel_memory_tcp.as_deref())?);
         put("pids", "limit", self.pids_limit.map(Value::from));
-        serde_json::from_value(given).map_err(|error| CliError::Message(error.to_string()))
+        Ok(given)
     }
 }
 
-fn read(from: &str) -> Result<LinuxResources, CliError> {
+fn read(from: &str) -> Result<Vec<u8>, CliError> {
     let bytes = match from {
         "-" => file::read_to_bound(std::io::stdin(), spec::LONGEST),
         path => file::read_bounded(path.as_ref(), spec::LONGEST),
     };
-    let bytes = bytes.map_err(|error| CliError::Message(format!("open {from}: {}", plain(&error))))?;
-    let read = spec::read::<LinuxResources>(&bytes);
-    read.map(|(resources, _)| resources).map_err(|error| CliError::Message(chain(&error)))
+    bytes.map_err(|error| CliError::Message(format!("open {from}: {}", plain(&error))))
 }
 
 /// Bytes, or with a unit of 1024s: `64m`, `1.5G`, `512KiB`. -1 is no limit.

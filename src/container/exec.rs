@@ -59,8 +59,8 @@ pub struct Changes {
     pub user: Option<(u32, Option<u32>)>,
     /// More groups.
     pub additional_gids: Vec<u32>,
-    /// More capabilities.
-    pub capabilities: Vec<Capability>,
+    /// More capabilities, by name.
+    pub capabilities: Vec<String>,
     /// no_new_privs, if said.
     pub no_new_privileges: Option<bool>,
     /// AppArmor profile.
@@ -225,17 +225,22 @@ impl Changes {
         }
         if !self.capabilities.is_empty() {
             let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
-            self.add_capabilities(&mut sets);
+            self.add_capabilities(&mut sets)?;
             process.set_capabilities(Some(sets));
         }
         Ok(process)
     }
 
     /// As runc has it: the ambient set grows only where the container has inheritable capabilities at all.
-    fn add_capabilities(&self, sets: &mut LinuxCapabilities) {
+    fn add_capabilities(&self, sets: &mut LinuxCapabilities) -> Result<(), ContainerError> {
+        let known = |name: &String| {
+            let unknown = |_| ContainerError::BadRequest(format!("--cap: {name:?} is not a capability"));
+            serde_json::from_value::<Capability>(name.clone().into()).map_err(unknown)
+        };
+        let more = self.capabilities.iter().map(known).collect::<Result<Vec<_>, _>>()?;
         let added = |set: &Option<std::collections::HashSet<Capability>>| {
             let mut set = set.clone().unwrap_or_default();
-            set.extend(&self.capabilities);
+            set.extend(&more);
             Some(set)
         };
         sets.set_bounding(added(sets.bounding()));
@@ -244,6 +249,7 @@ impl Changes {
         if sets.inheritable().is_some() {
             sets.set_ambient(added(sets.ambient()));
         }
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod create;
 pub mod delete;
 pub mod error;
+pub mod events;
 pub mod exec;
 pub mod hooks;
 pub mod id;

@@ -1,7 +1,8 @@
-//! `update`, `pause`, `resume`, `ps`, `events`: what is asked of a running container's machine.
+//! `update`, `pause`, `resume`, and what `ps` and `events` read: what is asked of a running container's machine.
 
 use super::error::ContainerError;
 use super::{Container, Status};
+use crate::bundle::spec;
 use crate::config::operator::Operator;
 use crate::config::resources;
 use crate::host::cgroup::Cgroup;
@@ -44,8 +45,14 @@ impl Container {
         }
     }
 
-    /// Changes its limits, inside and outside.
-    pub fn update(&self, given: &LinuxResources, operator: &Operator) -> Result<(), ContainerError> {
+    /// Changes its limits, inside and outside, to those in `json` (`linux.resources` of the spec).
+    pub fn update(&self, json: &[u8], operator: &Operator) -> Result<(), ContainerError> {
+        let read = spec::read::<LinuxResources>(json);
+        let (given, _) = read.map_err(|error| ContainerError::BadRequest(error.to_string()))?;
+        self.apply(&given, operator)
+    }
+
+    fn apply(&self, given: &LinuxResources, operator: &Operator) -> Result<(), ContainerError> {
         if self.status() == Status::Stopped {
             return Err(ContainerError::NotRunning);
         }

@@ -1,0 +1,189 @@
+//! Bundles that are none: a clear error, exit code 1, nothing left.
+
+use crate::support::{Place, config, config_with};
+use serde_json::{Value, json};
+use std::os::unix::fs::symlink;
+
+/// What a mutation writes over a byte.
+const STRANGE: &[u8] = b"0123456789-\"[]{}:,.eE\\ntf\0\xff";
+
+/// Runs `create` and gives the message, having checked the rest.
+fn refused(place: &Place, bundle: &str) -> String {
+    let ran = place.husk(&["create", "--bundle", bundle, "c"]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(place.left().is_empty(), "{:?}", place.left());
+    let message = ran.message();
+    message.strip_prefix("husk create failed: ").unwrap_or_else(|| panic!("{message}")).to_owned()
+}
+
+#[test]
+fn no_bundle_or_a_file_in_its_place() {
+    let place = Place::new();
+    assert_eq!(refused(&place, "/no/such/bundle"), "chdir /no/such/bundle: no such file or directory");
+    let file = place.path("operator.toml");
+    assert_eq!(refused(&place, file.to_str().unwrap()), format!("chdir {}: not a directory", file.display()));
+}
+
+#[test]
+fn no_config_or_one_that_cannot_be_read() {
+    let place = Place::new();
+    assert_eq!(refused(&place, "."), "JSON specification file config.json not found");
+    std::fs::create_dir(place.bundle().join("config.json")).unwrap();
+    assert!(refused(&place, ".").ends_with("config.json: is a directory"));
+    std::fs::remove_dir(place.bundle().join("config.json")).unwrap();
+    nix::unistd::mkfifo(&place.bundle().join("config.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(refused(&place, ".").ends_with("config.json: not a regular file"), "and it does not hang");
+    std::fs::remove_file(place.bundle().join("config.json")).unwrap();
+    symlink("/dev/zero", place.bundle().join("config.json")).unwrap();
+    assert!(refused(&place, ".").ends_with("config.json: not a regular file"));
+}
+
+#[test]
+fn a_config_longer_than_any_is_not_read_to_its_end() {
+    let place = Place::new();
+    let file = std::fs::File::create(place.bundle().join("config.json")).unwrap();
+    file.set_len(10 << 30).unwrap();
+    assert!(refused(&place, ".").contains("longer than 8388608 bytes"));
+}
+
+#[test]
+fn a_config_that_is_not_json_or_not_a_specification() {
+    let place = Place::new();
+    let table: [(&str, &str); 9] = [
+        ("", "config.json: not valid JSON: EOF"),
+        ("{", "config.json: not valid JSON: EOF"),
+        ("hello", "config.json: not valid JSON: expected value"),
+        ("{} {}", "config.json: not valid JSON: trailing characters"),
+        ("[]", "config.json: (top level): invalid type: list"),
+        ("null", "config.json: (top level): invalid type: null"),
+        ("7", "config.json: (top level): invalid type: integer"),
+        ("{}", "config.json: ociVersion: \"\" is not a version"),
+        (r#"{"ociVersion": "2.0.0"}"#, "config.json: ociVersion: \"2.0.0\" is not a version"),
+    ];
+    for (text, message) in table {
+        place.write_config(text);
+        let told = refused(&place, ".");
+        assert!(told.starts_with(message), "{text:?}: {told}");
+    }
+}
+
+#[test]
+fn no_root_filesystem_or_something_else_in_its_place() {
+    let place = Place::new();
+    let rootfs = place.bundle().join("rootfs");
+    let mut no_root = config();
+    no_root.as_object_mut().unwrap().remove("root");
+    place.write_config(no_root.to_string());
+    assert_eq!(refused(&place, "."), "invalid rootfs: root must be specified");
+    place.write_config(config_with("/root/path", json!("")).to_string());
+    assert_eq!(refused(&place, "."), "invalid rootfs: root.path must not be empty");
+    place.write_config(config_with("/root/path", json!("/no/such/root")).to_string());
+    assert_eq!(refused(&place, "."), "invalid rootfs: stat /no/such/root: no such file or directory");
+
+    place.write_config(config().to_string());
+    std::fs::remove_dir(&rootfs).unwrap();
+    std::fs::write(&rootfs, "").unwrap();
+    assert_eq!(refused(&place, "."), format!("invalid rootfs: stat {}: not a directory", rootfs.display()));
+    std::fs::remove_file(&rootfs).unwrap();
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
+    symlink(place.path("elsewhere"), &rootfs).unwrap();
+    assert_eq!(refused(&place, "."), "invalid rootfs: not an absolute path, or a symlink");
+}
+
+#[test]
+fn a_bind_mount_whose_source_is_not_there() {
+    let place = Place::new();
+    let mounts = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/data", "type": "bind", "source": "/no/such/data", "options": ["rbind"]},
+    ]);
+    place.write_config(config_with("/mounts", mounts).to_string());
+    assert_eq!(refused(&place, "."), "mounts[1].source: stat /no/such/data: no such file or directory");
+}
+
+#[test]
+fn a_terminal_needs_a_console_socket_when_nobody_stays() {
+    let place = Place::new();
+    place.write_config(config_with("/process/terminal", json!(true)).to_string());
+    let told = refused(&place, ".");
+    assert_eq!(told, "cannot allocate tty if runc will detach without setting console socket");
+    place.write_config(config().to_string());
+    let ran = place.husk(&["create", "--console-socket", "/tmp/none", "c"]);
+    assert!(ran.message().ends_with("cannot use console socket if runc will not detach or allocate tty"));
+    assert!(place.left().is_empty());
+}
+
+#[test]
+fn a_network_namespace_that_is_the_hosts_or_is_not_there() {
+    let place = Place::new();
+    let with =
+        |path: &str| config_with("/linux/namespaces/1", json!({"type": "network", "path": path})).to_string();
+    place.write_config(with("/proc/self/ns/net"));
+    assert!(refused(&place, ".").contains("the host's network namespace cannot be used"));
+    place.write_config(with("/no/such/namespace"));
+    assert!(refused(&place, ".").ends_with("/no/such/namespace: no such file or directory"));
+}
+
+#[test]
+fn mutated_configs_never_panic_and_leave_nothing() {
+    // A small generator with a fixed seed: what failed once fails again.
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let whole = serde_json::to_string(&full()).unwrap().into_bytes();
+    let (mut parsed, mut accepted) = (0, 0);
+    for round in 0..10_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len().max(1));
+            match random(4) {
+                0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = STRANGE[random(STRANGE.len())]),
+                1 if at < bytes.len() => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b"{}[]\",0"[random(7)]),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        // Through the library: it is the same code, and thousands of processes would take minutes.
+        if let Ok(spec) = husk::bundle::spec::parse(&bytes) {
+            parsed += 1;
+            let bundle = husk::bundle::Bundle {
+                directory: "/b".into(),
+                spec,
+                rootfs: "/b/rootfs".into(),
+                sources: Default::default(),
+            };
+            let facts = husk::config::machine::Facts { processors: 4, memory_mib: 4096 };
+            let decided = husk::config::decide("c", &bundle, &Default::default(), facts);
+            if let Ok(decision) = decided {
+                accepted += 1;
+                assert!((1..=32).contains(&decision.machine.vcpus), "round {round}");
+                assert!(decision.machine.memory_mib >= 64, "round {round}");
+            }
+        }
+    }
+    // Neither all nor none: the rounds reached every stage.
+    assert!(accepted > 100 && parsed > accepted + 100 && parsed < 9_900, "{parsed} parsed, {accepted} accepted");
+}
+
+fn full() -> Value {
+    let mut config = config_with(
+        "/linux/resources",
+        json!({
+            "memory": {"limit": 134_217_728, "swap": 268_435_456}, "cpu": {"quota": 50000, "period": 100_000, "shares": 512},
+            "pids": {"limit": 100}, "devices": [{"allow": false, "access": "rwm"}], "unified": {"memory.high": "1000000"},
+        }),
+    );
+    config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]}]});
+    config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+    config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}]);
+    config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"]});
+    config["hooks"] = json!({"createRuntime": [{"path": "/bin/true", "args": ["true"], "timeout": 5}]});
+    config["annotations"] = json!({"a": "b"});
+    config
+}

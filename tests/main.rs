@@ -1,0 +1,10 @@
+//! Hermetic tests: no KVM, no root, nothing outside a temporary directory. One binary.
+
+mod bundles;
+mod command_line;
+mod fields;
+mod ids;
+mod imports;
+mod operator_file;
+mod state_files;
+mod support;
