@@ -20,6 +20,7 @@ use crate::device::console::{self, Console, KernelLog};
 use crate::device::fs::{Exports, Fs, Policy};
 use crate::device::rng::Rng;
 use crate::device::vsock::{self, Vsock};
+use husk_protocol::{ROOT_TAG, SHARE_TAG};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -111,10 +112,6 @@ fn check(config: &MachineConfig) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// What the agent mounts root filesystems from.
-const ROOT_TAG: &str = "root";
-/// What the agent mounts bind mounts from.
-const SHARE_TAG: &str = "share";
 /// The MP table has room for that many.
 pub const MOST_VCPUS: u8 = 32;
 /// Below that no kernel of ours boots.

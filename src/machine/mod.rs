@@ -56,7 +56,6 @@ pub struct Machine {
     switchboard: Switchboard,
     root_exports: Arc<Exports>,
     share_exports: Arc<Exports>,
-    switchboard: Switchboard,
     kernel_log: Arc<KernelLog>,
     timeline: Arc<timeline::Timeline>,
     held: Held,
@@ -85,11 +84,6 @@ impl Machine {
     /// What the guest may use as bind mounts.
     pub fn share_exports(&self) -> Arc<Exports> {
         self.share_exports.clone()
-    }
-
-    /// Where streams are offered to the guest.
-    pub fn switchboard(&self) -> Switchboard {
-        self.switchboard.clone()
     }
 
     /// What the guest's kernel says.
