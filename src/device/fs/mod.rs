@@ -1,1 +1,132 @@
-//! The file server: files of the host, shared over virtio-fs.
+//! The file server: directories and files of the host, shared over virtio-fs (virtio 1.2, section 5.11).
+//!
+//! ```text
+//!   guest's kernel --virtqueue--> worker --Segments--> server --one name, one descriptor--> host's kernel
+//!                                   ^                     |
+//!                          interrupt, stop          exports (added and removed by the machine meanwhile)
+//! ```
+//! A device shows one directory that exists nowhere on the host; its entries are the [`Exports`]: directories, or files
+//! alone. A machine has two devices, which differ in their [`Policy`] only: one for root filesystems, which the guest
+//! has to itself, and one for what others change as well.
+//!
+//! The guest is hostile. What keeps it inside its exports: names are single components before anything sees them
+//! (`name`, `request`); every step is made from a directory's descriptor (`server/reach.rs`); nothing but regular files
+//! and directories is ever opened; and the number of descriptors is fixed (`descriptors`), whatever the guest does.
+//! Why it is all ours and not a library: `docs/decisions/0003-file-server.md`.
+//!
+//! What is not here: permission checks (the guest's kernel makes them, on its own processes), locks (local to the
+//! guest so far), DAX.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test fails by panicking; without tests the lints hold"
+    )
+)]
+
+mod credentials;
+mod descriptors;
+mod exports;
+mod handles;
+mod inodes;
+mod name;
+mod request;
+mod segments;
+mod server;
+mod stream;
+mod wire;
+mod worker;
+
+pub use exports::{Exports, FsError};
+
+use self::server::Server;
+use super::{ConfigSpace, Description, Device, DeviceError, Session};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Who else may change what is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Nobody: the guest may cache names, attributes and contents, and write back when it likes.
+    Exclusive,
+    /// Anybody, at any time: the guest asks each time, and writes through.
+    Shared,
+}
+
+/// A virtio-fs device.
+pub struct Fs {
+    policy: Policy,
+    exports: Arc<Exports>,
+    config: Arc<ConfigSpace>,
+    /// `/proc/self/fd`, opened while there is a /proc: the machine's own root will have none.
+    proc: Result<Arc<OwnedFd>, Errno>,
+}
+
+impl Fs {
+    /// A device that the guest mounts as `tag` (at most 36 bytes; more are cut off).
+    ///
+    /// To be called in the process that is going to run the device, before it leaves the host's root: `/proc` is
+    /// opened here. Should that fail, [`Device::run`] tells.
+    pub fn new(tag: &'static str, policy: Policy, exports: Arc<Exports>) -> Fs {
+        let mut config = vec![0u8; TAG_SIZE];
+        for (to, byte) in config.iter_mut().zip(tag.bytes()) {
+            *to = byte;
+        }
+        config.extend(REQUEST_QUEUES.to_le_bytes());
+        Fs { policy, exports, config: ConfigSpace::new(config, 0..0), proc: open_proc().map(Arc::new) }
+    }
+}
+
+impl Device for Fs {
+    fn description(&self) -> Description {
+        Description {
+            name: "fs",
+            id: DEVICE_ID,
+            // A request of 1 MiB has hundreds of parts: with indirect descriptors it takes one place in the ring.
+            features: 1 << virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC,
+            queue_sizes: vec![HIPRIO_SIZE, REQUEST_SIZE],
+            config: self.config.clone(),
+        }
+    }
+
+    fn run(&mut self, session: &mut Session) -> Result<(), DeviceError> {
+        let host = |what| move |error: Errno| DeviceError::Host { what, source: error.into() };
+        let proc = self.proc.clone().map_err(host("open /proc/self/fd"))?;
+        let mut server = Server::open(self.policy, self.exports.clone(), proc, DESCRIPTORS)
+            .map_err(host("prepare the file server's thread"))?;
+        worker::run(&mut server, &self.exports, session)
+    }
+}
+
+/// `/proc/self/fd`, as a mount of its own where we may make one: its `..` then leads nowhere.
+fn open_proc() -> Result<OwnedFd, Errno> {
+    const PATH: &str = "/proc/self/fd";
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, PATH, flags)
+        .or_else(|_| openat(CWD, PATH, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
+}
+
+/// The most bytes that one READ or WRITE carries.
+const MAX_PAYLOAD: u32 = 1 << 20;
+
+/// How many descriptors one device may hold. The machine has 4,096 for two of them and everything else.
+const DESCRIPTORS: usize = 1536;
+
+/// Virtio 1.2, 5.11.1.
+const DEVICE_ID: u32 = 26;
+/// Virtio 1.2, 5.11.4: `tag`.
+const TAG_SIZE: usize = 36;
+/// Virtio 1.2, 5.11.4: `num_request_queues`.
+const REQUEST_QUEUES: u32 = 1;
+/// The queue for FORGET.
+const HIPRIO_SIZE: u16 = 128;
+/// The queue for everything else. Linux takes its size, less 4, for the most pages of a request.
+const REQUEST_SIZE: u16 = 512;

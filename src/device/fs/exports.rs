@@ -1,0 +1,141 @@
+//! What the guest may see: named sources in a directory that exists nowhere on the host.
+//!
+//! The machine adds and removes exports from its control thread while the file server runs on the device's; the two
+//! share this list and nothing else. An export that is removed lets go of its descriptors as soon as the server has
+//! noticed (it is woken), and everything below it answers `ESTALE` from then on.
+
+use super::name::Name;
+use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// The synthetic root directory.
+pub struct Exports {
+    list: Mutex<List>,
+    /// Tells the server that an export is gone. `None` when the host had no descriptor left for it: then the server
+    /// finds out at the guest's next request.
+    changed: Option<EventFd>,
+}
+
+#[derive(Default)]
+struct List {
+    by_name: BTreeMap<CString, Arc<Export>>,
+    next_id: u32,
+}
+
+/// One source.
+#[derive(Debug)]
+pub struct Export {
+    /// Never used twice; 0 is the synthetic root itself.
+    pub id: u32,
+    /// Whether the guest may change nothing.
+    pub read_only: bool,
+    /// What is shared: a directory, or one file, alone. `None` once it is removed, so that the host's filesystem is
+    /// let go of although the guest still remembers inodes of it.
+    source: Mutex<Option<Arc<OwnedFd>>>,
+    removed: AtomicBool,
+}
+
+impl Export {
+    /// The source, or `ESTALE`.
+    pub fn source(&self) -> Result<Arc<OwnedFd>, Errno> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Errno::STALE)
+    }
+
+    /// Whether the guest has lost it.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+}
+
+/// Why a source could not be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// The name is not one component of a path.
+    #[error("an export cannot be called {0:?}")]
+    Name(String),
+    /// There is one already.
+    #[error("there is an export called {0:?} already")]
+    Exists(String),
+    /// It cannot be looked at.
+    #[error("the source of export {name:?} cannot be used")]
+    Source {
+        /// The export's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Symbolic links are resolved by whoever declares the source.
+    #[error("the source of export {0:?} is a symbolic link")]
+    Link(String),
+}
+
+impl Exports {
+    /// An empty root.
+    pub fn new() -> Arc<Exports> {
+        Arc::new(Exports { list: Mutex::default(), changed: EventFd::new(EFD_NONBLOCK).ok() })
+    }
+
+    /// Shows `source` to the guest as `/name`. The descriptor is an `O_PATH` one whose `..` leads nowhere: from
+    /// `open_tree(OPEN_TREE_CLONE)`, or below the machine's own root.
+    pub fn add(&self, name: &str, source: OwnedFd, read_only: bool) -> Result<(), FsError> {
+        let checked = CString::new(name).map_err(|_| FsError::Name(name.to_owned()))?;
+        Name::check(&checked).map_err(|_| FsError::Name(name.to_owned()))?;
+        let seen = statx(&source, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
+            .map_err(|error| FsError::Source { name: name.to_owned(), source: error.into() })?;
+        let kind = FileType::from_raw_mode(seen.stx_mode.into());
+        if kind == FileType::Symlink {
+            return Err(FsError::Link(name.to_owned()));
+        }
+        let mut list = self.lock();
+        if list.by_name.contains_key(&checked) {
+            return Err(FsError::Exists(name.to_owned()));
+        }
+        list.next_id = list.next_id.saturating_add(1);
+        let source = Mutex::new(Some(Arc::new(source)));
+        let export = Export { id: list.next_id, read_only, source, removed: AtomicBool::new(false) };
+        list.by_name.insert(checked, Arc::new(export));
+        Ok(())
+    }
+
+    /// Takes an export from the guest, whatever it is doing with it. Nothing happens when there is none of that name.
+    pub fn remove(&self, name: &str) {
+        let Ok(name) = CString::new(name) else { return };
+        let Some(export) = self.lock().by_name.remove(&name) else { return };
+        export.removed.store(true, Ordering::Release);
+        export.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(changed) = &self.changed {
+            // Full means that the server has not caught up: it will.
+            let _ = changed.write(1);
+        }
+    }
+
+    /// The export of a name.
+    pub(super) fn get(&self, name: Name<'_>) -> Option<Arc<Export>> {
+        self.lock().by_name.get(name.as_c_str()).cloned()
+    }
+
+    /// All exports after the one with id `after`, in the order in which they came.
+    pub(super) fn after(&self, after: u64) -> Vec<(CString, Arc<Export>)> {
+        let list = self.lock();
+        let mut found: Vec<_> =
+            list.by_name.iter().filter(|(_, export)| u64::from(export.id) > after).collect();
+        found.sort_by_key(|(_, export)| export.id);
+        found.into_iter().map(|(name, export)| (name.clone(), export.clone())).collect()
+    }
+
+    /// Readable when exports were removed.
+    pub(super) fn changed(&self) -> Option<&EventFd> {
+        self.changed.as_ref()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

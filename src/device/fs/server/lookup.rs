@@ -1,0 +1,126 @@
+//! LOOKUP and FORGET, and the entry that every operation answers with that makes an inode known.
+
+use super::super::Policy;
+use super::super::exports::Export;
+use super::super::inodes::{NodeId, Place, Remembered, Sighting};
+use super::super::name::Name;
+use super::super::wire::{EntryOut, ROOT};
+use super::reach::{look, look_at};
+use super::reply::Reply;
+use super::{Outcome, Server};
+use rustix::fs::{FileType, Statx};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Policy {
+    /// How long the guest may believe in a name and in attributes.
+    pub(super) fn trust(self) -> Duration {
+        match self {
+            // Nobody else changes anything. What the host's administrator does all the same is found out on open.
+            Policy::Exclusive => Duration::from_secs(24 * 60 * 60),
+            // Anybody may, at any time.
+            Policy::Shared => Duration::ZERO,
+        }
+    }
+
+    /// How long the guest may believe that a name is not there: `docker cp` puts new files into running containers.
+    fn distrust(self) -> Duration {
+        match self {
+            Policy::Exclusive => Duration::from_secs(5),
+            Policy::Shared => Duration::ZERO,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn lookup(&mut self, parent: NodeId, name: Name<'_>, out: &mut Reply<'_>) -> Outcome {
+        match self.enter(parent, name) {
+            Ok(entry) => out.put(&entry),
+            // An entry without an inode may be cached, an error may not.
+            Err(Errno::NOENT) if parent != ROOT && !self.policy.distrust().is_zero() => {
+                let trust = self.policy.distrust();
+                out.put(&EntryOut { entry_valid: trust.as_secs(), ..EntryOut::default() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: NodeId, count: u64) -> Outcome {
+        self.inodes.forget(id, count);
+        Ok(())
+    }
+
+    /// Makes known what a name in a directory stands for.
+    pub(super) fn enter(&mut self, parent: NodeId, name: Name<'_>) -> Result<EntryOut, Errno> {
+        if parent == ROOT {
+            let export = self.exports.get(name).ok_or(Errno::NOENT)?;
+            return self.enter_export(&export);
+        }
+        let directory = self.directory(parent)?;
+        let seen = look(&directory, name.as_c_str())?;
+        self.enter_seen(parent, &directory, name, &seen)
+    }
+
+    /// The same for what was looked at already.
+    pub(super) fn enter_seen(
+        &mut self,
+        parent: NodeId,
+        directory: &OwnedFd,
+        name: Name<'_>,
+        seen: &Statx,
+    ) -> Result<EntryOut, Errno> {
+        let identity = self.identify(seen, directory, name)?;
+        let above = self.inodes.get(parent)?;
+        let (export, crossing) = (above.export.clone(), above.identity.mount != identity.mount);
+        let submounts = self.submounts();
+        let submount = submounts && crossing && identity.kind == FileType::Directory;
+        let sighting = Sighting {
+            export: &export,
+            place: Place::Below { parent, name: name.as_c_str().into() },
+            identity,
+            // A directory takes its own filesystem into the guest; a file on its own has to share its parent's.
+            salted: if submounts { crossing && !submount } else { true },
+            submount,
+        };
+        let Remembered { id, was_lost } = self.inodes.remember(sighting)?;
+        if was_lost {
+            self.keep_descriptors(id, false);
+        }
+        self.entry(id, seen, self.policy.trust())
+    }
+
+    /// Makes an export known. Its name is looked up each time: another may have it tomorrow.
+    pub(super) fn enter_export(&mut self, export: &Arc<Export>) -> Result<EntryOut, Errno> {
+        let source = export.source()?;
+        let seen = look_at(&source)?;
+        let identity = self.mounts.identify(&seen, || rustix::io::dup(&source))?;
+        let submount = self.submounts() && identity.kind == FileType::Directory;
+        let sighting = Sighting { export, place: Place::Export, identity, salted: !submount, submount };
+        let id = self.inodes.remember(sighting)?.id;
+        self.entry(id, &seen, Duration::ZERO)
+    }
+
+    /// The entry of an inode that has just been made.
+    pub(super) fn entry_of(&self, id: NodeId, seen: &Statx) -> Result<EntryOut, Errno> {
+        self.entry(id, seen, self.policy.trust())
+    }
+
+    fn entry(&self, id: NodeId, seen: &Statx, trust: Duration) -> Result<EntryOut, Errno> {
+        let attr_trust = self.policy.trust();
+        Ok(EntryOut {
+            nodeid: id,
+            generation: 0,
+            entry_valid: trust.as_secs(),
+            attr_valid: attr_trust.as_secs(),
+            entry_valid_nsec: trust.subsec_nanos(),
+            attr_valid_nsec: attr_trust.subsec_nanos(),
+            attr: self.attr(self.inodes.get(id)?, seen),
+        })
+    }
+
+    pub(super) fn submounts(&self) -> bool {
+        self.agreed.is_some_and(|agreed| agreed.submounts)
+    }
+}

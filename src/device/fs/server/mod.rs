@@ -1,0 +1,220 @@
+//! The file server proper: one request in, one reply out.
+//!
+//! ```text
+//!   header, body --decode--> Operation --dispatch--> lookup, attributes, files, data, directories, names, xattrs, ...
+//!   (copied once)                                        |            each asks `reach` for the descriptor it needs
+//!                 reply header <--- Ok, or the host's errno
+//! ```
+//! It lives from the driver's DRIVER_OK to the next reset, on one thread, and knows no virtqueue: requests and replies
+//! are cursors over memory, wherever that is. What it remembers is in four tables (inodes, handles, mounts, and the
+//! descriptors, which are only a cache), all plain data.
+//!
+//! What is absent: paths. Nothing here joins names; every call is made on a directory's descriptor and one [`Name`].
+//!
+//! [`Name`]: super::name::Name
+
+mod attributes;
+mod data;
+mod directories;
+mod files;
+mod filesystem;
+mod init;
+mod lookup;
+mod mounts;
+mod names;
+mod reach;
+mod reply;
+mod xattrs;
+
+use self::mounts::Mounts;
+use self::reply::Reply;
+use super::Policy;
+use super::credentials::Rights;
+use super::descriptors::{Descriptors, Use};
+use super::exports::Exports;
+use super::handles::Handles;
+use super::inodes::Inodes;
+use super::request::{MAX_BODY, Operation, decode};
+use super::segments::Segments;
+use super::wire::{InHeader, OutHeader, WriteIn, opcode};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+
+/// What an operation comes to: a reply has been written, or the guest is told the error.
+type Outcome = Result<(), Errno>;
+
+/// The server of one device's driver.
+pub struct Server {
+    policy: Policy,
+    exports: Arc<Exports>,
+    /// `/proc/self/fd`: the way from an `O_PATH` descriptor to an open file.
+    proc: Arc<OwnedFd>,
+    rights: Rights,
+    /// What INIT has settled; nothing is served before it.
+    agreed: Option<init::Agreed>,
+    inodes: Inodes,
+    handles: Handles,
+    mounts: Mounts,
+    descriptors: Descriptors,
+    /// Room for a request's body.
+    buffer: Vec<u8>,
+}
+
+impl Server {
+    /// A server that knows nothing yet. Belongs to the calling thread from here on, which gives up its working
+    /// directory and umask to it: the thread's file system attributes are unshared from the process's, so that it can
+    /// name `/proc/self/fd/N` as `N` (attributes of symbolic links and special files can be reached only by name).
+    pub fn open(
+        policy: Policy,
+        exports: Arc<Exports>,
+        proc: Arc<OwnedFd>,
+        descriptors: usize,
+    ) -> Result<Server, Errno> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)
+            .map_err(|error| Errno::from_raw_os_error(error as i32))?;
+        rustix::process::fchdir(proc.as_fd())?;
+        reach::check_host(&proc)?;
+        Ok(Server {
+            policy,
+            exports,
+            proc,
+            rights: Rights::current()?,
+            agreed: None,
+            inodes: Inodes::new(),
+            handles: Handles::default(),
+            mounts: Mounts::default(),
+            descriptors: Descriptors::new(descriptors),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Serves one request; returns how many bytes of `reply` are used, 0 when there is none to be sent.
+    pub fn serve(&mut self, mut request: Segments<'_>, mut reply: Segments<'_>) -> usize {
+        let mut header = InHeader::default();
+        if !request.read(header.as_mut_bytes()) {
+            return 0;
+        }
+        let mut head = reply.split(size_of::<OutHeader>());
+        let mut out = Reply::new(reply);
+        let outcome = self.handle(&header, request, &mut out);
+        for id in self.inodes.take_gone() {
+            for what in [Use::Path(id), Use::Read(id), Use::Write(id)] {
+                self.descriptors.close(what);
+            }
+        }
+        if matches!(header.opcode, opcode::FORGET | opcode::BATCH_FORGET) {
+            return 0;
+        }
+        let (error, body) = match outcome {
+            Ok(()) => (0, out.written()),
+            Err(errno) => (errno.raw_os_error().saturating_neg(), 0),
+        };
+        let len = size_of::<OutHeader>().saturating_add(body);
+        let told = OutHeader { len: u32::try_from(len).unwrap_or(u32::MAX), error, unique: header.unique };
+        if head.write(told.as_bytes()) { len } else { 0 }
+    }
+
+    /// Lets go of what belongs to exports that are gone.
+    pub fn drop_removed(&mut self) {
+        let (inodes, handles) = (&self.inodes, &self.handles);
+        self.descriptors.close_all(|what| {
+            let node = match what {
+                Use::Path(id) | Use::Read(id) | Use::Write(id) => Some(id),
+                Use::Stream(fh) => handles.node(fh),
+            };
+            node.and_then(|id| inodes.get(id).ok()).is_none_or(|inode| inode.export.is_removed())
+        });
+    }
+
+    fn handle(&mut self, header: &InHeader, mut request: Segments<'_>, out: &mut Reply<'_>) -> Outcome {
+        let told = usize::try_from(header.len).map_err(|_| Errno::INVAL)?;
+        let told = told
+            .checked_sub(size_of::<InHeader>())
+            .filter(|len| *len <= request.len())
+            .ok_or(Errno::INVAL)?;
+        let mut request = request.split(told);
+        let len = if header.opcode == opcode::WRITE { size_of::<WriteIn>() } else { told };
+        if len > MAX_BODY {
+            return Err(Errno::INVAL);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        let outcome = match buffer.get_mut(..len) {
+            Some(body) => match request.read(body) {
+                true => decode(header, body).and_then(|wanted| self.dispatch(header, wanted, request, out)),
+                false => Err(Errno::INVAL),
+            },
+            None => Err(Errno::INVAL),
+        };
+        self.buffer = buffer;
+        outcome
+    }
+
+    fn dispatch(
+        &mut self,
+        header: &InHeader,
+        operation: Operation<'_>,
+        data: Segments<'_>,
+        out: &mut Reply<'_>,
+    ) -> Outcome {
+        let node = header.nodeid;
+        match operation {
+            Operation::Init(how) => return self.init(&how, out),
+            _ if self.agreed.is_none() => return Err(Errno::IO),
+            _ => {}
+        }
+        match operation {
+            Operation::Init(_) => Ok(()),
+            Operation::Destroy => self.destroy(),
+            Operation::Lookup(name) => self.lookup(node, name, out),
+            Operation::Forget(how) => self.forget(node, how.nlookup),
+            Operation::BatchForget(all) => {
+                all.iter().try_for_each(|one| self.forget(one.nodeid, one.nlookup))
+            }
+            Operation::Getattr(how) => self.getattr(node, &how, out),
+            Operation::Setattr(how) => self.setattr(node, &how, out),
+            Operation::Readlink => self.readlink(node, out),
+            Operation::Symlink { name, target } => self.symlink(header, name, target, out),
+            Operation::Mknod { how, name } => self.mknod(header, &how, name, out),
+            Operation::Mkdir { how, name } => self.mkdir(header, &how, name, out),
+            Operation::Unlink(name) => self.unlink(node, name, false),
+            Operation::Rmdir(name) => self.unlink(node, name, true),
+            Operation::Rename { newdir, flags, old, new } => self.rename(header, old, newdir, new, flags),
+            Operation::Link { how, name } => self.link(how.oldnodeid, node, name, out),
+            Operation::Open(how) => self.open_file(node, &how, out),
+            Operation::Create { how, name } => self.create(header, &how, name, out),
+            Operation::Tmpfile(how) => self.tmpfile(header, &how, out),
+            Operation::Read(how) => self.read(node, &how, out),
+            Operation::Write(how) => self.write(node, &how, data, out),
+            Operation::Statfs => self.statfs(node, out),
+            Operation::Release(how) => self.release(node, how.fh),
+            Operation::Flush(how) => self.flush(node, how.fh),
+            Operation::Fsync(how) => self.fsync(node, &how),
+            Operation::Setxattr { how, name, value } => self.setxattr(node, &how, name, value),
+            Operation::Getxattr { size, name } => self.getxattr(node, name, size, out),
+            Operation::Listxattr(how) => self.listxattr(node, how.size, out),
+            Operation::Removexattr(name) => self.removexattr(node, name),
+            Operation::Opendir => self.open_directory(node, out),
+            Operation::Readdir(how) => self.readdir(node, &how, false, out),
+            Operation::Readdirplus(how) => self.readdir(node, &how, true, out),
+            Operation::Releasedir(how) => self.release_directory(node, how.fh),
+            Operation::Fsyncdir(how) => self.fsync_directory(node, &how),
+            Operation::Fallocate(how) => self.fallocate(node, &how),
+            Operation::Lseek(how) => self.lseek(node, &how, out),
+            Operation::CopyFileRange(how) => self.copy_file_range(node, &how, out),
+            Operation::Syncfs => self.syncfs(node),
+        }
+    }
+}
+
+/// What tests look at.
+#[cfg(test)]
+impl Server {
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.inodes.len(), self.handles.len(), self.descriptors.len())
+    }
+}
