@@ -39,6 +39,8 @@ mod request;
 mod segments;
 mod server;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod worker;
 
