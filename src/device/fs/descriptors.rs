@@ -50,6 +50,7 @@ impl Descriptors {
     }
 
     /// How many there are now.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.index.len()
     }

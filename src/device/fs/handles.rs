@@ -49,6 +49,7 @@ pub struct Handles {
 
 impl Handles {
     /// How many there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_number.len()
     }

@@ -96,6 +96,14 @@ pub struct Sighting<'a> {
     pub submount: bool,
 }
 
+/// What [`Inodes::remember`] found.
+pub struct Remembered {
+    /// The guest's number for the inode.
+    pub id: NodeId,
+    /// Whether it was nowhere before; new ones are.
+    pub was_lost: bool,
+}
+
 /// The table.
 pub struct Inodes {
     by_id: HashMap<NodeId, Inode>,
@@ -125,6 +133,7 @@ impl Inodes {
     }
 
     /// How many inodes are known.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -146,17 +155,18 @@ impl Inodes {
     }
 
     /// Takes note of an inode that the guest is about to be told of, and counts that.
-    pub fn remember(&mut self, sighting: Sighting<'_>) -> Result<NodeId, Errno> {
+    pub fn remember(&mut self, sighting: Sighting<'_>) -> Result<Remembered, Errno> {
         let id = match self.find(sighting.export, &sighting.identity) {
             Some(id) => id,
             None => self.insert(&sighting)?,
         };
+        let was_lost = self.get(id)?.place == Place::Nowhere;
         self.set_place(id, sighting.place)?;
         let inode = self.get_mut(id)?;
         inode.lookups = inode.lookups.saturating_add(1);
         inode.salted = sighting.salted;
         inode.submount = sighting.submount;
-        Ok(id)
+        Ok(Remembered { id, was_lost })
     }
 
     fn insert(&mut self, sighting: &Sighting<'_>) -> Result<NodeId, Errno> {
@@ -291,7 +301,7 @@ mod tests {
 
     fn see(table: &mut Inodes, export: &Arc<Export>, ino: u64, place: Place) -> NodeId {
         let identity = Identity { mount: 0, ino, birth: ino, kind: FileType::Directory };
-        table.remember(Sighting { export, place, identity, salted: false, submount: false }).unwrap()
+        table.remember(Sighting { export, place, identity, salted: false, submount: false }).unwrap().id
     }
 
     #[test]
@@ -314,7 +324,7 @@ mod tests {
         let identity = Identity { mount: 0, ino: 1, birth: 99, kind: FileType::RegularFile };
         let sighting =
             Sighting { export: &export, place: Place::Export, identity, salted: false, submount: false };
-        let second = table.remember(sighting).unwrap();
+        let second = table.remember(sighting).unwrap().id;
         assert_ne!(first, second);
         table.forget(first, 1);
         assert_eq!(table.find(&export, &identity), Some(second));

@@ -79,7 +79,7 @@ pub enum Operation<'a> {
     },
     Listxattr(GetxattrIn),
     Removexattr(XattrName<'a>),
-    Opendir(OpenIn),
+    Opendir,
     Readdir(ReadIn),
     Readdirplus(ReadIn),
     Releasedir(ReleaseIn),
@@ -147,7 +147,10 @@ pub fn decode<'a>(header: &InHeader, body: &'a [u8]) -> Result<Operation<'a>, Er
         }
         opcode::LISTXATTR => Operation::Listxattr(rest.fixed()?),
         opcode::REMOVEXATTR => Operation::Removexattr(rest.xattr_name()?),
-        opcode::OPENDIR => Operation::Opendir(rest.fixed()?),
+        opcode::OPENDIR => {
+            rest.fixed::<OpenIn>()?;
+            Operation::Opendir
+        }
         opcode::READDIR => Operation::Readdir(rest.fixed()?),
         opcode::READDIRPLUS => Operation::Readdirplus(rest.fixed()?),
         opcode::RELEASEDIR => Operation::Releasedir(rest.fixed()?),

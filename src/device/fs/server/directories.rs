@@ -54,8 +54,10 @@ impl Server {
 
     pub(super) fn readdir(&mut self, id: NodeId, how: &ReadIn, plus: bool, out: &mut Reply<'_>) -> Outcome {
         let room = usize::try_from(how.size).unwrap_or(usize::MAX).min(out.room());
-        if matches!(self.handles.get(id, how.fh)?.kind, HandleKind::Root) {
-            return self.list_exports(how.offset, room, plus, out);
+        match self.handles.get(id, how.fh)?.kind {
+            HandleKind::Root => return self.list_exports(how.offset, room, plus, out),
+            HandleKind::File { .. } => return Err(Errno::BADF),
+            HandleKind::Directory(_) => {}
         }
         let (names, fresh) = self.names(id, how.fh)?;
         // The stream leaves its handle for the time being: filling a reply needs the rest of the server.
@@ -138,8 +140,10 @@ impl Server {
     }
 
     pub(super) fn fsync_directory(&mut self, id: NodeId, how: &FsyncIn) -> Outcome {
-        if matches!(self.handles.get(id, how.fh)?.kind, HandleKind::Root) {
-            return Ok(());
+        match self.handles.get(id, how.fh)?.kind {
+            HandleKind::Root => return Ok(()),
+            HandleKind::File { .. } => return Err(Errno::BADF),
+            HandleKind::Directory(_) => {}
         }
         let (names, _) = self.names(id, how.fh)?;
         if how.fsync_flags & FSYNC_FDATASYNC != 0 { fdatasync(&names) } else { fsync(&names) }

@@ -143,14 +143,14 @@ impl Server {
         let file = self
             .opened(|| rights.owned_by(header.uid, header.gid, || openat(&directory, c".", flags, mode)))?;
         let seen = look_at(&file)?;
-        let identity = self.mounts.identify(&seen, || Ok(rustix::io::dup(file.as_fd())?))?;
+        let identity = self.mounts.identify(&seen, || rustix::io::dup(file.as_fd()))?;
         let (export, salted) = {
             let above = self.inodes.get(parent)?;
             let crossing = above.identity.mount != identity.mount;
             (above.export.clone(), crossing || !self.submounts())
         };
         let sighting = Sighting { export: &export, place: Place::Nowhere, identity, salted, submount: false };
-        let id = self.inodes.remember(sighting)?;
+        let id = self.inodes.remember(sighting)?.id;
         let opened = self.open_made(id, file, how.flags);
         if opened.is_err() {
             self.inodes.forget(id, 1);

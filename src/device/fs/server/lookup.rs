@@ -2,7 +2,7 @@
 
 use super::super::Policy;
 use super::super::exports::Export;
-use super::super::inodes::{NodeId, Place, Sighting};
+use super::super::inodes::{NodeId, Place, Remembered, Sighting};
 use super::super::name::Name;
 use super::super::wire::{EntryOut, ROOT};
 use super::reach::{look, look_at};
@@ -84,8 +84,10 @@ impl Server {
             salted: if submounts { crossing && !submount } else { true },
             submount,
         };
-        let id = self.inodes.remember(sighting)?;
-        self.keep_descriptors(id, false);
+        let Remembered { id, was_lost } = self.inodes.remember(sighting)?;
+        if was_lost {
+            self.keep_descriptors(id, false);
+        }
         self.entry(id, seen, self.policy.trust())
     }
 
@@ -93,10 +95,10 @@ impl Server {
     pub(super) fn enter_export(&mut self, export: &Arc<Export>) -> Result<EntryOut, Errno> {
         let source = export.source()?;
         let seen = look_at(&source)?;
-        let identity = self.mounts.identify(&seen, || Ok(rustix::io::dup(&source)?))?;
+        let identity = self.mounts.identify(&seen, || rustix::io::dup(&source))?;
         let submount = self.submounts() && identity.kind == FileType::Directory;
         let sighting = Sighting { export, place: Place::Export, identity, salted: !submount, submount };
-        let id = self.inodes.remember(sighting)?;
+        let id = self.inodes.remember(sighting)?.id;
         self.entry(id, &seen, Duration::ZERO)
     }
 

@@ -75,6 +75,7 @@ impl Server {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)
             .map_err(|error| Errno::from_raw_os_error(error as i32))?;
         rustix::process::fchdir(proc.as_fd())?;
+        reach::check_host(&proc)?;
         Ok(Server {
             policy,
             exports,
@@ -197,7 +198,7 @@ impl Server {
             Operation::Getxattr { size, name } => self.getxattr(node, name, size, out),
             Operation::Listxattr(how) => self.listxattr(node, how.size, out),
             Operation::Removexattr(name) => self.removexattr(node, name),
-            Operation::Opendir(_) => self.open_directory(node, out),
+            Operation::Opendir => self.open_directory(node, out),
             Operation::Readdir(how) => self.readdir(node, &how, false, out),
             Operation::Readdirplus(how) => self.readdir(node, &how, true, out),
             Operation::Releasedir(how) => self.release_directory(node, how.fh),

@@ -180,16 +180,11 @@ impl Server {
         }
         if let Some(id) = replaced {
             match swapped {
-                true => self.inodes.set_place(id, Place::Below { parent, name: old.as_c_str().into() })?,
+                true => self.found_at(id, parent, old)?,
                 false => self.lost_name(id)?,
             }
         }
-        match moved {
-            Some(id) => {
-                self.inodes.set_place(id, Place::Below { parent: newdir, name: new.as_c_str().into() })
-            }
-            None => Ok(()),
-        }
+        moved.map_or(Ok(()), |id| self.found_at(id, newdir, new))
     }
 
     pub(super) fn readlink(&mut self, id: NodeId, out: &mut Reply<'_>) -> Outcome {

@@ -42,6 +42,12 @@ pub fn open_path(directory: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     )
 }
 
+/// Whether the host's kernel has what every step depends on (Linux 5.8): better no server than one without walls.
+pub fn check_host(directory: impl AsFd) -> Result<(), Errno> {
+    let seen = look_at(open_path(directory, c".")?)?;
+    if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(()) }
+}
+
 /// The walls around a single step.
 pub fn one_component() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS
@@ -193,21 +199,26 @@ impl Server {
         if let Some(file) = at_hand {
             return if self.inodes.get(id)?.export.is_removed() { Err(Errno::STALE) } else { Ok(file) };
         }
-        let path = self.path(id)?;
-        let seen = look_at(&path)?;
-        match FileType::from_raw_mode(seen.stx_mode.into()) {
+        // What a descriptor was compared with when it was opened: an inode's kind never changes.
+        match self.inodes.get(id)?.identity.kind {
             FileType::RegularFile => {}
             FileType::Directory => return Err(Errno::ISDIR),
             FileType::Symlink => return Err(Errno::LOOP),
             // The guest's kernel opens those itself: who asks us is up to no good.
             _ => return Err(Errno::NXIO),
         }
-        let inode = self.inodes.get(id)?;
-        if seen.stx_nlink == 0 && matches!(inode.place, Place::Below { .. }) {
-            // Deleted on the host: another file may have its name by now.
-            self.descriptors.close(Use::Path(id));
-            return Err(Errno::STALE);
-        }
+        let path = match self.at_hand(id)? {
+            Some(path) => {
+                let is_below = matches!(self.inodes.get(id)?.place, Place::Below { .. });
+                if is_below && look_at(&path)?.stx_nlink == 0 {
+                    // Deleted on the host since: another file may have its name by now.
+                    self.descriptors.close(Use::Path(id));
+                    return Err(Errno::STALE);
+                }
+                path
+            }
+            None => self.path(id)?,
+        };
         let (access, what) =
             if write { (OFlags::RDWR, Use::Write(id)) } else { (OFlags::RDONLY, Use::Read(id)) };
         let file = Arc::new(self.reopen(path.as_fd(), access)?);
@@ -217,20 +228,28 @@ impl Server {
 
     /// Keeps an open file of an inode; it does for everything that lesser descriptors of the inode did.
     pub(super) fn adopt(&mut self, id: NodeId, what: Use, file: Arc<OwnedFd>) {
-        self.descriptors.put(what, file);
-        if self.inodes.get(id).is_ok_and(|inode| inode.place == Place::Nowhere) {
-            self.descriptors.keep(what, true);
-        }
+        // These first: they may be among the few that are kept.
         self.descriptors.close(Use::Path(id));
         if what == Use::Write(id) {
             self.descriptors.close(Use::Read(id));
         }
+        self.descriptors.put(what, file);
+        if self.inodes.get(id).is_ok_and(|inode| inode.place == Place::Nowhere) {
+            self.descriptors.keep(what, true);
+        }
     }
 
-    /// Opens what an `O_PATH` descriptor stands for. Only for regular files and directories: the caller has looked.
+    /// Notes that an inode has a name again, or another one.
+    pub(super) fn found_at(&mut self, id: NodeId, parent: NodeId, name: Name<'_>) -> Result<(), Errno> {
+        self.inodes.set_place(id, Place::Below { parent, name: name.as_c_str().into() })?;
+        self.keep_descriptors(id, false);
+        Ok(())
+    }
+
+    /// Opens what an `O_PATH` descriptor stands for. Only for regular files: the caller has made sure.
     pub(super) fn reopen(&mut self, path: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Errno> {
         let proc = self.proc.clone();
-        let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
         self.opened(|| openat(&proc, FdName::of(path).as_c_str(), flags, Mode::empty()))
     }
 

@@ -55,7 +55,10 @@ impl Server {
         let flags = XattrFlags::from_bits(how.flags).ok_or(Errno::INVAL)?;
         let node = self.path(id)?;
         let set = || setxattr(FdName::of(&node).as_c_str(), name.as_c_str(), value, flags);
-        if how.setxattr_flags & SETXATTR_ACL_KILL_SGID != 0 { self.rights.without_fsetid(set) } else { set() }
+        match how.setxattr_flags & SETXATTR_ACL_KILL_SGID {
+            0 => set(),
+            _ => self.rights.without_fsetid(set),
+        }
     }
 
     pub(super) fn removexattr(&mut self, id: NodeId, name: XattrName<'_>) -> Outcome {

@@ -2,9 +2,13 @@
 //! the machine that runs the tests, through /dev/fuse (`mounted`).
 
 mod client;
+mod hostile;
+mod model;
 mod mount;
 mod mounted;
+mod operations;
 mod queue;
+mod random;
 mod tree;
 
 /// Says why a test is not run; never in silence.

@@ -65,7 +65,7 @@ fn node(path: &Path, kind: FileType, device: u64) {
 pub fn describe(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut links = BTreeMap::new();
-    walk(root, root, &mut |path, meta| {
+    walk(root, &mut |path, meta| {
         let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
         let kind = FileType::from_raw_mode(meta.mode());
         let content = match kind {
@@ -93,14 +93,14 @@ pub fn describe(root: &Path) -> BTreeMap<String, String> {
     found
 }
 
-fn walk(root: &Path, path: &Path, see: &mut impl FnMut(&Path, &fs::Metadata)) {
+fn walk(path: &Path, see: &mut impl FnMut(&Path, &fs::Metadata)) {
     let mut entries: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap()).collect();
     entries.sort_by_key(|entry| entry.file_name());
     for entry in entries {
         let meta = fs::symlink_metadata(entry.path()).unwrap();
         see(&entry.path(), &meta);
         if meta.is_dir() {
-            walk(root, &entry.path(), see);
+            walk(&entry.path(), see);
         }
     }
 }
