@@ -7,8 +7,8 @@ use husk_integration::{
 };
 use serde_json::json;
 
-/// The fields of /proc/self/status that a container's configuration decides.
-const STATUS: &str = "grep -E '^(Name|Umask|Uid|Gid|Groups|NStgid|NSpid|NSpgid|NSsid|SigIgn|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp|Seccomp_filters):' /proc/self/status";
+/// The fields of /proc/self/status that a container's configuration decides. Not SigIgn: under runc that is the caller's.
+const STATUS: &str = "grep -E '^(Name|Umask|Uid|Gid|Groups|NStgid|NSpid|NSpgid|NSsid|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp|Seccomp_filters):' /proc/self/status";
 
 #[test]
 fn the_default_process_has_the_same_status_as_under_runc() {
@@ -67,7 +67,7 @@ fn a_seccomp_profile_is_in_force() {
 
 #[test]
 fn resource_limits_are_applied() {
-    same_as_runc(Image::Busybox, &["sh", "-c", "ulimit -a"], |bundle| {
+    same_as_runc(Image::Busybox, &["sh", "-c", "ulimit -a | grep -v pending"], |bundle| {
         bundle.set(
             "/process/rlimits",
             json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
@@ -104,8 +104,8 @@ fn masked_and_read_only_paths_look_as_under_runc() {
         &[
             "sh",
             "-c",
-            "for p in /proc/kcore /proc/keys /proc/timer_list /proc/sched_debug; do [ -e $p ] && { stat -c '%n %F' $p; head -c 10 $p | wc -c; }; done; \
-             ls /proc/acpi /proc/scsi /sys/firmware 2>/dev/null | wc -w; \
+            "for p in /proc/keys /proc/timer_list /proc/sched_debug; do [ -e $p ] && { stat -c '%n %F' $p; head -c 10 $p | wc -c; }; done; \
+             ls /proc/scsi /sys/firmware/* 2>/dev/null | wc -w; \
              for p in /proc/sys/kernel/hostname /proc/sysrq-trigger /proc/irq; do [ -w $p ] && (echo x > $p) 2>/dev/null && echo $p writable; done; true",
         ],
         |_| {},
@@ -114,8 +114,11 @@ fn masked_and_read_only_paths_look_as_under_runc() {
 
 #[test]
 fn mounts_are_those_of_the_bundle_with_their_options() {
-    // The root and the cgroup file system have other types or options in a guest; everything else must be the same.
-    let script = "awk '$2 != \"/\" && $3 != \"cgroup2\" && $3 != \"cgroup\" {print $2, $3, $4}' /proc/mounts | sed -e 's/,size=[0-9]*k//' -e 's/,nr_inodes=[0-9]*//' -e 's/,inode64//' | sort";
+    // The root and the cgroup file system have other types or options in a guest, and its kernel has no kcore, acpi or
+    // sysrq-trigger to hide. What hides a file is the agent's own /dev/null, not the container's: its times differ.
+    // Everything else must be the same.
+    let script = "awk '$2 != \"/\" && $3 != \"cgroup2\" && $3 != \"cgroup\" {print $2, $3, $4}' /proc/mounts | grep -vE '^/proc/(kcore|acpi|sysrq-trigger) ' \
+        | sed -e 's/,size=[0-9]*k//' -e 's/,nr_inodes=[0-9]*//' -e 's/,inode64//' -e '/^.proc.*tmpfs/s/,relatime//' | sort";
     same_as_runc(Image::Busybox, &["sh", "-c", script], |_| {});
 }
 

@@ -305,6 +305,9 @@ fn list_shows_containers_as_runc_does() {
     let bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
     let path = bundle.write().to_owned();
     let call = |args: &[&str]| Runtime::Husk.call([&["--root", root], args].concat());
+    let missing = call(&["list", "-q"]);
+    assert_eq!(missing.code, 1, "a --root that does not exist is an error, as with runc");
+    std::fs::create_dir(root).expect("a directory");
     assert_eq!(call(&["list", "-q"]).ok().stdout, "");
     let id = fresh_id();
     let detached = run({
