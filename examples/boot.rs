@@ -4,7 +4,7 @@
 //! `boot KERNEL INITRD [MEMORY_MIB [VCPUS [ROOT [KERNEL PARAMETERS...]]]]`
 //!
 //! A KERNEL or INITRD of `-` is the one in this program's own file. ROOT is a directory that the guest finds as `0` on the virtio-fs device `root`. With it, the machine is in its jail,
-//! and the guest is paused and resumed a few times while it boots.
+//! and the guest is paused and resumed a few times after its first words.
 
 use husk::machine::order::{Export, ExportDevice, MachineConfig};
 use husk::machine::timeline::{Step, Timeline};
@@ -12,7 +12,7 @@ use husk::machine::{Ended, Jail, Machine, Parts, Running};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     match run() {
@@ -65,6 +65,8 @@ fn run() -> Result<Ended, Box<dyn Error>> {
     }
     let log = machine.kernel_log();
     let running = machine.run()?;
+    log.wait(0, Instant::now() + Duration::from_secs(60));
+    running.timeline().step("first words of the kernel");
     if !root.is_empty() {
         pause_a_few_times(&running);
     }
