@@ -133,13 +133,15 @@ fn hung_up(agent: &mut Agent, key: ProcessKey) {
 pub fn ended(agent: &mut Agent, key: ProcessKey, status: ProcessStatus) {
     notes(agent, key); // its last words come first
     let Some(process) = agent.processes.remove(key) else { return };
+    // Asked before a container that never came to be loses its cgroup.
+    let early = failure(FailureKind::Guest, died(status, out_of_memory(process.container)));
     if process.first {
         first_ended(agent, process.container, &process.phase);
     }
     match process.phase {
         Phase::Preparing { request } => {
             process.streams.drop_all(&mut agent.streams);
-            agent.reply(request, Err(failure(FailureKind::Guest, died(status))));
+            agent.reply(request, Err(early));
         }
         Phase::Failed { request, failure } => {
             process.streams.drop_all(&mut agent.streams);
@@ -147,7 +149,7 @@ pub fn ended(agent: &mut Agent, key: ProcessKey, status: ProcessStatus) {
         }
         Phase::Created | Phase::Starting { .. } | Phase::Running => {
             if let Phase::Starting { request } = process.phase {
-                agent.reply(request, Err(failure(FailureKind::Guest, died(status))));
+                agent.reply(request, Err(early));
             }
             let (stdout, stderr) = process.streams.release(&agent.poll, &mut agent.streams);
             agent.control.send(&FromAgent::Exited(Exited { process: key, status, stdout, stderr }));
@@ -155,11 +157,21 @@ pub fn ended(agent: &mut Agent, key: ProcessKey, status: ProcessStatus) {
     }
 }
 
-fn died(status: ProcessStatus) -> String {
+/// Why there was no program to run; for memory in runc's words.
+fn died(status: ProcessStatus, out_of_memory: bool) -> String {
     match status {
+        ProcessStatus::Signal(_) if out_of_memory => {
+            "container init was OOM-killed (memory limit too low?)".to_owned()
+        }
         ProcessStatus::Code(code) => format!("the set-up process ended early with status {code}"),
         ProcessStatus::Signal(signal) => format!("the set-up process was killed by signal {signal}"),
     }
+}
+
+/// Whether the kernel has killed anything of this container for memory.
+fn out_of_memory(key: ContainerKey) -> bool {
+    let text = std::fs::read_to_string(format!("{}/memory.events", cgroup::path(key))).unwrap_or_default();
+    cgroup::events::number(&text, "oom_kill").unwrap_or(0) > 0
 }
 
 /// With a container's first process everything in it ends: the kernel sees to it if it has a pid namespace.

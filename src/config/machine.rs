@@ -14,7 +14,8 @@ pub struct Facts {
     pub memory_mib: u64,
 }
 
-/// Decides. Vcpus: what the cpu limits round up to, at most what the host has. Memory: the container's limit and
+/// Decides. Vcpus: what the cpu limits round up to, at most what the host has (whoever names a number, the operator or
+/// an annotation that the operator allows, may go beyond that). Memory: the container's limit and
 /// headroom for the guest's kernel. Without limits the operator's defaults; never more than the operator's bounds.
 pub fn decide(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> MachineConfig {
     let machine = &operator.machine;
@@ -31,11 +32,11 @@ pub fn decide(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts
 fn vcpus(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> u8 {
     let wanted = match (wishes.vcpus, limits.processors) {
         (Some(wish), _) => u32::from(wish),
-        (None, Some(limit)) => limit,
+        (None, Some(limit)) => limit.min(facts.processors.max(1)),
         (None, None) => u32::from(operator.machine.vcpus),
     };
-    let most = u32::from(operator.machine.max_vcpus.min(MOST_VCPUS)).min(facts.processors.max(1));
-    u8::try_from(wanted.clamp(1, most.max(1))).unwrap_or(1)
+    let most = operator.machine.max_vcpus.min(MOST_VCPUS).max(1);
+    u8::try_from(wanted.clamp(1, u32::from(most))).unwrap_or(1)
 }
 
 fn memory_mib(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> u32 {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 #[test]
 fn ownership_modes_links_and_special_files_survive() {
-    let bundle = Bundle::new(
+    let mut bundle = Bundle::new(
         Image::Busybox,
         &[
             "sh",
@@ -18,6 +18,11 @@ fn ownership_modes_links_and_special_files_survive() {
              mkfifo -m 640 fifo; mknod -m 600 null c 1 3; mknod block b 7 200; chmod 1777 d; touch -d '2001-02-03 04:05:06' old; \
              dd if=/dev/zero of=sparse bs=1 count=1 seek=104857599 2>/dev/null; : > gone; rm gone; mv d e",
         ],
+    );
+    let set = serde_json::json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD"]);
+    bundle.set(
+        "/process/capabilities",
+        serde_json::json!({"bounding": set, "effective": set, "permitted": set}),
     );
     let path = bundle.write().to_owned();
     Runtime::Husk.call(["run".as_ref(), "-b".as_ref(), path.as_os_str(), fresh_id().as_ref()]).ok();
