@@ -141,7 +141,9 @@ fn mutated_configs_never_panic_and_leave_nothing() {
         for _ in 0..=random(4) {
             let at = random(bytes.len().max(1));
             match random(4) {
-                0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = STRANGE[random(STRANGE.len())]),
+                0 => {
+                    bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = STRANGE[random(STRANGE.len())])
+                }
                 1 if at < bytes.len() => drop(bytes.remove(at)),
                 2 => bytes.insert(at, b"{}[]\",0"[random(7)]),
                 _ => bytes.truncate(at.max(1)),
@@ -166,7 +168,10 @@ fn mutated_configs_never_panic_and_leave_nothing() {
         }
     }
     // Neither all nor none: the rounds reached every stage.
-    assert!(accepted > 100 && parsed > accepted + 100 && parsed < 9_900, "{parsed} parsed, {accepted} accepted");
+    assert!(
+        accepted > 100 && parsed > accepted + 100 && parsed < 9_900,
+        "{parsed} parsed, {accepted} accepted"
+    );
 }
 
 fn full() -> Value {
