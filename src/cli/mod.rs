@@ -145,17 +145,16 @@ fn act() -> Result<u8, CliError> {
     command.build();
     let words = arguments::normalise(&command, std::env::args_os())
         .map_err(|error| usage::explained(&command, error))?;
-    let cli =
-        match command.clone().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches))
-        {
-            Ok(cli) => cli,
-            Err(error) => return usage::of_clap(&command, &error).map(|()| 0),
-        };
+    let parsed = command.try_get_matches_from_mut(words);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return usage::of_clap(&command, &error).map(|()| 0),
+    };
     if cli.version {
         return version::print().map(|()| 0);
     }
     let Some(verb) = cli.verb else {
-        command.clone().print_help()?;
+        command.print_help()?;
         return Ok(0);
     };
     let context = Context::new(cli.global)?;

@@ -181,7 +181,7 @@ fn start_machine(
     terminal: &Terminal,
 ) -> Result<MachineProcess, ContainerError> {
     let control = directory.join(CONTROL);
-    let listener = control::listen_at(&control).map_err(control::client::ClientError::Wire)?;
+    let listener = control::listen_at(&control)?;
     let mut machine = MachineProcess::start(terminal.size.is_some())?;
     let mut descriptors = vec![listener.as_fd()];
     descriptors.extend(terminal.descriptor());

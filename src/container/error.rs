@@ -7,6 +7,7 @@ use crate::config::ConfigError;
 use crate::error::{ErrorKind, Kind};
 use crate::host::cgroup::CgroupError;
 use crate::machine::control::client::ClientError;
+use crate::machine::control::wire::WireError;
 use crate::machine::order::Failed;
 use crate::process::foreground::ForegroundError;
 use crate::process::signal::SignalError;
@@ -79,6 +80,9 @@ pub enum ContainerError {
     /// Its machine, spoken to over the control socket.
     #[error(transparent)]
     Control(#[from] ClientError),
+    /// Its control socket, on our side.
+    #[error(transparent)]
+    Socket(#[from] WireError),
     /// Its machine, in its own words, while it was being made.
     #[error("{}", .0.message)]
     Machine(Failed),

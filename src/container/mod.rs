@@ -41,7 +41,6 @@ use crate::host::pidfd::PidFd;
 use crate::machine::control::{Command, Outcome, client};
 use state::{State, StateError};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// The name of a container's control socket in its directory.
 const CONTROL: &str = "control.sock";
@@ -86,11 +85,6 @@ impl Container {
             Err(client::ClientError::Gone) => Err(ContainerError::NotRunning),
             other => Ok(other?),
         }
-    }
-
-    /// Waits up to `patience` for its machine process to end. Whether it has.
-    pub fn wait(&self, patience: Duration) -> bool {
-        held(&self.state).is_none_or(|machine| machine.wait(patience).unwrap_or(false))
     }
 
     /// The state as hooks and `state` show it.

@@ -46,7 +46,7 @@ pub fn boot(config: &MachineConfig, parts: &Parts, limit: Duration) -> Result<Du
         Ok(version) => Err(format!("the agent speaks version {version} of the protocol, husk {VERSION}")),
         Err(why) => {
             let end = running.ended().map(|end| format!(" ({end})")).unwrap_or_default();
-            let last = kernel_log.tail(LAST_LINES);
+            let last = readable(&kernel_log.tail(LAST_LINES));
             let last = match last.trim() {
                 "" => "its kernel has not said a word".to_owned(),
                 lines => format!("its kernel said last: {}", lines.replace('\n', " | ")),
@@ -54,6 +54,11 @@ pub fn boot(config: &MachineConfig, parts: &Parts, limit: Duration) -> Result<Du
             Err(format!("{why}{end}; {last}"))
         }
     }
+}
+
+/// What a guest that went astray left in its log need not be text.
+fn readable(text: &str) -> String {
+    text.chars().filter(|letter| *letter == '\n' || letter.is_ascii_graphic() || *letter == ' ').collect()
 }
 
 /// Waits for the agent's first message. Its version of the protocol.

@@ -94,8 +94,8 @@ fn may(file: &str, imported: &str) -> bool {
         .find(|(name, _)| *name == file)
         .or_else(|| ALLOWED.iter().find(|(name, _)| *name == own));
     let inside = imported == own || imported.starts_with(&format!("{own}::"));
-    let listed = |one: &&str| imported == *one || imported.starts_with(&format!("{one}::"));
-    inside || allowed.is_some_and(|(_, list)| list.iter().any(|one| listed(&one)))
+    let listed = |one: &str| imported == one || imported.starts_with(&format!("{one}::"));
+    inside || allowed.is_some_and(|(_, list)| list.iter().any(|one| listed(one)))
 }
 
 /// `src/host/file.rs` belongs to `host`, `src/error.rs` to `error`; `lib.rs` and `main.rs` stand for themselves.
