@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long one command may take in the emulated machine before a test calls it hung.
-const HUNG: Duration = Duration::from_secs(120);
+const HUNG: Duration = Duration::from_secs(400);
 
 /// husk, or another runtime to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,7 +35,7 @@ fn vcpus(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> 
         (None, Some(limit)) => limit.min(facts.processors.max(1)),
         (None, None) => u32::from(operator.machine.vcpus),
     };
-    let most = operator.machine.max_vcpus.min(MOST_VCPUS).max(1);
+    let most = operator.machine.max_vcpus.clamp(1, MOST_VCPUS);
     u8::try_from(wanted.clamp(1, u32::from(most))).unwrap_or(1)
 }
 
