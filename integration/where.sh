@@ -28,5 +28,5 @@ else
         "${machine[@]}" up --name "$name" "${disks[@]}" >&2
         trap '"${machine[@]}" down --name "$name" >&2 || true' EXIT
     }
-    inside() { "${machine[@]}" run --name "$name" -- "$@"; }
+    inside() { "${machine[@]}" run --name "$name" --env HUSK_EMULATED=1 ${HUSK_FULL:+--env HUSK_FULL=1} -- "$@"; }
 fi

@@ -14,6 +14,18 @@ pub fn fresh_id() -> String {
     format!("it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// How large a test may be: `full` where guests run on real hardware or `HUSK_FULL` is set; in the emulated machine,
+/// where every exit of a guest costs hundreds of microseconds, `emulated`.
+pub fn size<T: std::fmt::Debug>(full: T, emulated: T) -> T {
+    let set = |name| std::env::var_os(name).is_some();
+    if set("HUSK_EMULATED") && !set("HUSK_FULL") {
+        eprintln!("emulated machine: {emulated:?} instead of {full:?} (HUSK_FULL=1 for all)");
+        emulated
+    } else {
+        full
+    }
+}
+
 /// Runs `args` in a fresh bundle of `image` that `change` may alter, in the foreground, and checks that nothing is left.
 #[track_caller]
 pub fn run(runtime: Runtime, image: Image, args: &[&str], change: impl Fn(&mut Bundle)) -> Output {

@@ -5,7 +5,7 @@ use husk_integration::{
     census::Census,
     running::Running,
     runtime::{Runtime, wait},
-    scenario::{fresh_id, sh},
+    scenario::{fresh_id, sh, size},
 };
 use std::{
     io::{Read, Write},
@@ -48,8 +48,10 @@ fn stdin_reaches_the_program_and_so_does_its_end() {
 
 #[test]
 fn a_gibibyte_arrives_whole() {
+    let bytes: u64 = size(1 << 30, 64 << 20);
     // A stream with structure, so that a lost or doubled piece shows.
-    let bundle = Bundle::new(Image::Busybox, &["sh", "-c", "yes 0123456789abcde | head -c 1073741824"]);
+    let bundle =
+        Bundle::new(Image::Busybox, &["sh", "-c", &format!("yes 0123456789abcde | head -c {bytes}")]);
     let mut child = spawn(&bundle, &fresh_id(), Stdio::null());
     let mut stdout = child.stdout.take().expect("piped");
     let (mut total, mut buffer, started) = (0u64, vec![0; 1 << 20], Instant::now());
@@ -64,14 +66,14 @@ fn a_gibibyte_arrives_whole() {
         }
         total += length as u64;
     }
-    eprintln!("1 GiB through stdout in {:?}", started.elapsed());
-    assert_eq!(total, 1 << 30, "{}", said(&mut child));
+    eprintln!("{bytes} bytes through stdout in {:?}", started.elapsed());
+    assert_eq!(total, bytes, "{}", said(&mut child));
     assert!(wait(&mut child, Duration::from_secs(20)).expect("it ends").success());
 }
 
 #[test]
 fn the_last_words_of_a_short_life_are_never_lost() {
-    for number in 0..20 {
+    for number in 0..size(100, 10) {
         let output = sh(&format!("echo line {number}; echo last {number} >&2; exit {number}"));
         assert_eq!(
             (output.code, output.stdout, output.stderr),

@@ -1,6 +1,9 @@
 //! Work that people do: a Debian root filesystem, results equal to the same under runc.
 
-use husk_integration::{bundle::Image, scenario::same_as_runc};
+use husk_integration::{
+    bundle::Image,
+    scenario::{same_as_runc, size},
+};
 
 #[test]
 fn dpkg_perl_and_apt_answer_as_under_runc() {
@@ -32,15 +35,11 @@ fn a_c_program_is_compiled_and_runs() {
 
 #[test]
 fn twenty_thousand_files_go_into_a_tar_and_come_back() {
-    let output = same_as_runc(
-        Image::Debian,
-        &[
-            "sh",
-            "-ec",
-            "mkdir /t /u; cd /t; perl -e 'for my $d (1..100) { mkdir $d; for my $f (1..200) { open my $h, \">\", \"$d/$f\"; print $h \"$d/$f\\n\" x ($f % 7) } }'; \
-             tar cf /all.tar .; tar xf /all.tar -C /u; diff -r /t /u && find /u -type f | wc -l; tar tf /all.tar | sort | md5sum",
-        ],
-        |_| {},
+    let each: u32 = size(200, 4);
+    let script = format!(
+        "mkdir /t /u; cd /t; perl -e 'for my $d (1..100) {{ mkdir $d; for my $f (1..{each}) {{ open my $h, \">\", \"$d/$f\"; print $h \"$d/$f\\n\" x ($f % 7) }} }}'; \
+         tar cf /all.tar .; tar xf /all.tar -C /u; diff -r /t /u && find /u -type f | wc -l; tar tf /all.tar | sort | md5sum"
     );
-    assert!(output.stdout.starts_with("20000\n"), "{output:?}");
+    let output = same_as_runc(Image::Debian, &["sh", "-ec", &script], |_| {});
+    assert!(output.stdout.starts_with(&format!("{}\n", each * 100)), "{output:?}");
 }
