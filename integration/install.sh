@@ -6,4 +6,14 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 case $prefix in /usr) etc=/etc ;; *) etc=$prefix/etc ;; esac
 install -Dm755 "$husk" "$destdir$prefix/bin/husk"
 install -Dm644 "$here/docs/config.toml" "$destdir$etc/husk/config.toml.sample"
+for shell in bash zsh fish; do
+    case $shell in
+    bash) to=share/bash-completion/completions/husk ;;
+    zsh) to=share/zsh/site-functions/_husk ;;
+    fish) to=share/fish/vendor_completions.d/husk.fish ;;
+    esac
+    "$husk" completion "$shell" >"$husk.completion"
+    install -Dm644 "$husk.completion" "$destdir$prefix/$to"
+    rm "$husk.completion"
+done
 echo "installed $destdir$prefix/bin/husk ($(stat -c %s "$husk") bytes) and $etc/husk/config.toml.sample"
