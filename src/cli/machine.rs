@@ -127,6 +127,9 @@ impl Prepared {
         jail.enter().map_err(|error| of(&error))?;
         let since = Instant::now();
         let running = machine.run().map_err(|error| of(&error))?;
+        for (step, since) in running.timeline().steps() {
+            tracing::debug!(step = ?step, microseconds = since.as_micros(), "the machine is put together");
+        }
         // Threads made from here on have none either.
         capability::drop_all().map_err(|error| host("drop capabilities", &error))?;
 

@@ -128,7 +128,8 @@ fn serve(mut fuse: File, setup: &Setup, exports: Arc<Exports>, most: &(Arc<Atomi
     loop {
         let len = match fuse.read(&mut request) {
             Ok(len) => len,
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return,
+            // The latter when the unmount comes between two reads.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ECONNABORTED)) => return,
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOENT | libc::EAGAIN)) => {
                 continue;
             }

@@ -144,12 +144,17 @@ fn others_who_write_to_the_same_pipe_do_not_make_us_wait() {
         let rival = std::thread::spawn(move || while rival.write_all(&[b'r'; 700]).is_ok() {});
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = stopped.clone();
+        let won = Arc::new(AtomicBool::new(false));
+        let has_won = won.clone();
         // Reads a page now and then, for which rival and we compete, and then nothing any more: who has begun a write
         // that waits will wait for ever.
         let reader = std::thread::spawn(move || {
-            for _ in 0..200 {
+            for round in 0..20_000 {
                 reader.read_exact(&mut [0; 4096]).unwrap();
                 std::thread::sleep(Duration::from_micros(100));
+                if round >= 200 && has_won.load(Ordering::SeqCst) {
+                    break;
+                }
             }
             stop.store(true, Ordering::SeqCst);
             reader
@@ -158,6 +163,7 @@ fn others_who_write_to_the_same_pipe_do_not_make_us_wait() {
             let (mut descriptor, mut took, mut last) = (Descriptor::new(writer), 0, 0);
             while last < 50 {
                 took += write_again(&mut descriptor, &[b'o'; 30_000]).bytes;
+                won.store(took > 0, Ordering::SeqCst);
                 last += u32::from(stopped.load(Ordering::SeqCst));
                 std::thread::yield_now();
             }
