@@ -171,7 +171,7 @@ build() {
     mkdir -p "$tree"
     # Whatever the end is, nothing but a result stays: no file, no compiler.
     make_pid=
-    trap '[[ -z $make_pid ]] || { kill "$make_pid"; wait "$make_pid"; } 2>/dev/null; rm -rf "$work"' EXIT
+    trap '[[ -z $make_pid ]] || { kill "$make_pid"; wait "$make_pid" || :; } 2>/dev/null; rm -rf "$work"' EXIT
     trap 'exit 130' INT TERM
     say "building from $tarball ($package)"
     unpack "$tree"
