@@ -11,7 +11,18 @@
 //! [`container`] is the OCI object that conducts them for the verbs in [`cli`]; [`host`] wraps the host kernel.
 //!
 //! What is absent on purpose: nothing here writes into a root filesystem by path; no daemon; no disk image; nothing
-//! that a guest says is used before it was checked.
+//! that a guest says is used before it was checked; and nothing that anybody sends can make a process of ours panic:
+//! the lints below hold outside of tests.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub mod agent;
 pub mod bundle;

@@ -4,23 +4,6 @@
 //! It knows frames, requests, answers and events, and nothing of what they mean: `process::conductor` does.
 //!
 //! The agent is the guest's, and so hostile: whatever it sends, the worst that happens is that the conversation ends.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod conversation;
 mod error;

@@ -4,6 +4,7 @@ use super::context::Context;
 use super::{CliError, usage};
 use crate::container::events::Happening;
 use crate::container::{Container, ContainerError, Status};
+use crate::host::deadline;
 use clap::Args;
 use husk_protocol::Stats;
 use serde_json::{Value, json};
@@ -46,13 +47,13 @@ impl Events {
 /// Prints until the container ends.
 fn follow(container: &Container, interval: Duration) -> Result<(), CliError> {
     let mut events = container.watch()?;
-    let mut next = Instant::now() + interval;
+    let mut next = deadline::after(interval);
     loop {
         match events.next(next.saturating_duration_since(Instant::now()))? {
             Happening::OutOfMemory => print(&json!({"type": "oom", "id": container.id.as_str()}))?,
             Happening::Ended => return Ok(()),
             Happening::Nothing => {
-                next += interval;
+                next = next.checked_add(interval).unwrap_or(next);
                 match counters(container) {
                     Err(CliError::Container(ContainerError::NotRunning)) => return Ok(()),
                     counters => print(&counters?)?,

@@ -89,7 +89,7 @@ fn table(containers: &[Shown]) -> String {
     let rows: Vec<[String; 6]> = std::iter::once(header).chain(containers.iter().map(row)).collect();
     let width = |column: usize| {
         let widest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        (widest.unwrap_or(0) + APART).max(NARROWEST)
+        widest.unwrap_or(0).saturating_add(APART).max(NARROWEST)
     };
     let widths: Vec<usize> = (0..6).map(width).collect();
     let line = |row: &[String; 6]| {

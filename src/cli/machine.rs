@@ -8,15 +8,16 @@
 //! ```
 //! Of its caller's descriptors it keeps those of the container, and these only until the vsock device has them.
 
+use crate::container::conductor::streams::{Offered, Streams};
+use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life};
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::host::capability;
 use crate::machine::control::{server, wire::WireError};
 use crate::machine::order::{self, Descriptor, Failed, NetworkNamespace, Order, Report};
 use crate::machine::{Jail, Machine, Parts, Running};
-use crate::process::conductor::{Boot, Commands, Conductor, Guest, Life};
 use crate::process::signal::Signals;
-use crate::process::stdio::{self, Descriptors, Streams};
+use crate::process::stdio::{self, Descriptors};
 use crate::process::{self, log, terminal};
 use husk_protocol::CONTROL_PORT;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -121,7 +122,7 @@ impl Prepared {
         let board = machine.switchboard();
         let agent = offer_control(&board)?;
         let streams: Arc<dyn Streams> = Arc::new(board);
-        let offered = descriptors.offer(&streams).map_err(|error| because(ErrorKind::Host, &error))?;
+        let offered = Offered::of(descriptors, &streams).map_err(|error| because(ErrorKind::Host, &error))?;
 
         let kernel_log = machine.kernel_log();
         jail.enter().map_err(|error| of(&error))?;
@@ -230,8 +231,11 @@ impl Guest for Inside {
 /// The lines that tell most: those up to a panic's reason, which a trace follows, or else the last.
 fn telling(lines: &str) -> Vec<&str> {
     let lines: Vec<&str> = lines.lines().collect();
-    let end = lines.iter().rposition(|line| line.contains("Kernel panic")).map_or(lines.len(), |at| at + 1);
-    lines[end.saturating_sub(LINES_SHOWN)..end].to_vec()
+    let end = lines
+        .iter()
+        .rposition(|line| line.contains("Kernel panic"))
+        .map_or(lines.len(), |at| at.saturating_add(1));
+    lines.get(end.saturating_sub(LINES_SHOWN)..end).unwrap_or_default().to_vec()
 }
 
 fn failed(kind: ErrorKind, message: String) -> Failed {

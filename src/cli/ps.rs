@@ -76,7 +76,10 @@ fn row(process: &GuestProcess, now: SystemTime) -> String {
 
 /// The hour of the day (UTC) within a day, the date after that.
 fn started(nanoseconds: u64, now: SystemTime) -> String {
-    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+    // The guest says it, and any number of it is in the range of the clock.
+    let Some(then) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(nanoseconds)) else {
+        return "?".into();
+    };
     let text = humantime::format_rfc3339_seconds(then).to_string();
     let recent = now.duration_since(then).is_ok_and(|age| age < Duration::from_secs(24 * 3600));
     let part = |range| text.get(range).unwrap_or("?").to_owned();
@@ -88,7 +91,7 @@ fn terminal(number: u32) -> String {
     let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
     match (number, major) {
         (0, _) => "?".into(),
-        (_, 136..=143) => format!("pts/{}", (major - 136) * 256 + minor),
+        (_, 136..=143) => format!("pts/{}", (major & 7) << 8 | minor),
         _ => format!("{major}:{minor}"),
     }
 }

@@ -1,6 +1,7 @@
 //! `husk stand-in` (hidden): the process that stands on the host for a detached exec.
 
-use crate::process::{stand_in, stdio};
+use crate::container::stand_in;
+use crate::process::stdio;
 use std::process::ExitCode;
 
 /// Runs it. To be called before anything else in the process opens a descriptor or blocks a signal.

@@ -90,10 +90,13 @@ impl Update {
     }
 
     fn limits(&self) -> Result<Value, CliError> {
-        let mut given = Value::Object(Map::new());
+        let mut given = Map::new();
         let mut put = |group: &str, name: &str, value: Option<Value>| {
             if let Some(value) = value {
-                given[group][name] = value;
+                let group = given.entry(group).or_insert_with(|| Value::Object(Map::new()));
+                if let Some(group) = group.as_object_mut() {
+                    group.insert(name.into(), value);
+                }
             }
         };
         put("blockIO", "weight", self.blkio_weight.map(Value::from));
@@ -112,7 +115,7 @@ impl Update {
         put("memory", "kernel", size("kernel-memory", self.kernel_memory.as_deref())?);
         put("memory", "kernelTCP", size("kernel-memory-tcp", self.kernel_memory_tcp.as_deref())?);
         put("pids", "limit", self.pids_limit.map(Value::from));
-        Ok(given)
+        Ok(Value::Object(given))
     }
 }
 

@@ -83,7 +83,8 @@ fn id_map(field: &str, given: &[LinuxIdMapping]) -> Result<Vec<IdMap>, ConfigErr
     for (index, mapping) in given.iter().enumerate() {
         let (inside, outside, size) = (mapping.container_id(), mapping.host_id(), mapping.size());
         let field = format!("{field}[{index}]");
-        if size == 0 || inside.checked_add(size - 1).is_none() || outside.checked_add(size - 1).is_none() {
+        let is_range = |from: u32| size.checked_sub(1).and_then(|last| from.checked_add(last)).is_some();
+        if !is_range(inside) || !is_range(outside) {
             return Err(invalid(
                 format!("{field}.size"),
                 format!("{size} ids from {inside} and {outside} are not a range"),

@@ -5,6 +5,7 @@ use super::state::StateError;
 use super::store::Reserved;
 use super::{Container, ContainerId, Status, Store, hooks};
 use crate::host::cgroup::Cgroup;
+use crate::host::deadline;
 use crate::machine::control::Command;
 use crate::machine::control::client::{ClientError, Connection};
 use std::path::Path;
@@ -81,7 +82,7 @@ fn end_creation(store: &Store, id: &ContainerId) {
 
 /// Kills a machine whose pid nobody knows any more, and waits until its control socket is dead.
 fn end_by_socket(control: &Path) -> Result<(), ContainerError> {
-    let until = Instant::now() + TO_END;
+    let until = deadline::after(TO_END);
     loop {
         match Connection::open(control) {
             Err(ClientError::Gone) => return Ok(()),

@@ -1,5 +1,7 @@
 //! What can go wrong with a container. The words are runc's where callers look for them.
 
+use super::foreground::ForegroundError;
+use super::stand_in::StandInError;
 use super::state::StateError;
 use super::status::Status;
 use crate::bundle::BundleError;
@@ -9,9 +11,7 @@ use crate::host::cgroup::CgroupError;
 use crate::machine::control::client::ClientError;
 use crate::machine::control::wire::WireError;
 use crate::machine::order::Failed;
-use crate::process::foreground::ForegroundError;
 use crate::process::signal::SignalError;
-use crate::process::stand_in::StandInError;
 use crate::process::terminal::TerminalError;
 use std::path::PathBuf;
 

@@ -2,13 +2,13 @@
 
 use super::create::{self, Terminal};
 use super::error::{ContainerError, host};
+use super::stand_in::{self, StandInOrder};
 use super::{Container, SECCOMP, Status, pid_file};
 use crate::bundle::{self, spec};
 use crate::config::operator::Operator;
 use crate::config::process::{self, Surroundings};
 use crate::config::seccomp::Program;
 use crate::host::file;
-use crate::process::stand_in::{self, StandInOrder};
 use crate::process::terminal;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 use std::os::fd::AsFd;

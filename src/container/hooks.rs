@@ -5,7 +5,7 @@ use super::error::ContainerError;
 use crate::config::hook::Hook;
 use crate::error::plain;
 use crate::host::pidfd::PidFd;
-use crate::host::spawn;
+use crate::host::{deadline, spawn};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -105,7 +105,7 @@ impl Output {
     /// is over. Whether it has ended.
     fn follow(&mut self, child: &Child, timeout: Option<Duration>) -> io::Result<bool> {
         let held = PidFd::open(i32::try_from(child.id()).unwrap_or(i32::MAX))?;
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.map(deadline::after);
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {

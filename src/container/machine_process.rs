@@ -59,7 +59,7 @@ impl MachineProcess {
             Ok(()) | Err(WireError::Closed) => {}
             Err(error) => return Err(of_wire(error)),
         }
-        self.expect(Report::Created, "that the container is made", boot_timeout + TO_CREATE)
+        self.expect(Report::Created, "that the container is made", boot_timeout.saturating_add(TO_CREATE))
     }
 
     /// Leaves it to itself: the container is made. It is reaped by whoever is its parent when we have gone.

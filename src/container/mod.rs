@@ -6,17 +6,27 @@
 //!                   +--(failure)---+------------------+-------------------------+--> stopped --delete--> (gone)
 //! ```
 //! The conductor of the flow: it opens the bundle, has the configuration decided, starts the machine process and stays
-//! with it until the container is made; then it leaves. The state file ([`state`]) and the control socket are all that
+//! with it until the container is made; then it leaves. In the machine process, [`conductor`] joins guest, agent and callers. The state file ([`state`]) and the control socket are all that
 //! later commands have; which status a container has is the machine's word while it lives ([`status`]).
+//!
+//! ```text
+//!   caller's descriptors --> vsock streams (conductor/streams) <--> the process in the guest
+//!   caller's signals --> machine process --conductor--> agent --> the container's first process
+//!                    --> stand-in --control socket--> conductor --> agent --> an exec'd process
+//!   exit status of the process in the guest --> exit status of the process that stands for it, after its last byte
+//! ```
 //!
 //! How creation fails: every step puts its way back on a stack ([`undo`]), and nothing is left. The machine process ends
 //! by itself when the creating command goes away before it is done.
 
+#[cfg_attr(test, allow(unsafe_code))] // its tests receive signals that this process blocks
+pub mod conductor;
 pub mod create;
 pub mod delete;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod foreground;
 pub mod hooks;
 pub mod id;
 pub mod kill;
@@ -25,6 +35,8 @@ pub mod pid_file;
 pub mod placement;
 pub mod probe;
 pub mod run;
+#[cfg_attr(test, allow(unsafe_code))] // its tests start it as a process
+pub mod stand_in;
 pub mod start;
 pub mod state;
 pub mod status;

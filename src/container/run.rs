@@ -2,8 +2,8 @@
 
 use super::create::{self, Request};
 use super::error::ContainerError;
+use super::foreground;
 use super::{Container, Store, delete};
-use crate::process::foreground;
 use crate::process::signal::Signals;
 use crate::process::terminal::RawMode;
 use nix::unistd::Pid;

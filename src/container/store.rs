@@ -12,6 +12,7 @@
 
 use super::error::{ContainerError, host};
 use super::id::ContainerId;
+use crate::host::deadline;
 use crate::host::lock::DirectoryLock;
 use std::fs::DirBuilder;
 use std::io;
@@ -80,7 +81,7 @@ impl Store {
             io::ErrorKind::NotFound => ContainerError::NotFound,
             _ => host("lock", &directory)(error),
         };
-        let until = Instant::now() + patience;
+        let until = deadline::after(patience);
         loop {
             // Under the root's lock: nobody is between making this directory and locking it.
             let root = DirectoryLock::take(&self.root, ROOT_PATIENCE).map_err(missing)?;

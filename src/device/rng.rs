@@ -148,7 +148,6 @@ const QUEUE_SIZE: u16 = 8;
 const DEVICE_ID: u32 = 4;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use crate::device::testing::{Chain, Driver};

@@ -3,6 +3,7 @@
 //! The machine process and its stand-ins live in the group that the bundle names, so that callers who look at
 //! /proc/PID/cgroup find limits and counters there, and so that whatever the guest does is bounded from outside.
 
+use super::deadline;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -196,7 +197,7 @@ impl Cgroup {
     /// Removes it and what is below. It is not an error if it is gone. A process that has just ended can keep a group
     /// busy for a moment, so this tries for up to a second.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        let until = Instant::now() + Duration::from_secs(1);
+        let until = deadline::after(Duration::from_secs(1));
         loop {
             let failed =
                 self.tree().iter().rev().find_map(|directory| match std::fs::remove_dir(directory) {
@@ -216,7 +217,7 @@ impl Cgroup {
     /// Its directory and all below, parents first.
     fn tree(&self) -> Vec<PathBuf> {
         let mut found = vec![self.directory.clone()];
-        let mut next = 0;
+        let mut next = 0_usize;
         while let Some(directory) = found.get(next).cloned() {
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
             found.extend(
@@ -224,7 +225,7 @@ impl Cgroup {
                     .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
                     .map(|entry| entry.path()),
             );
-            next += 1;
+            next = next.saturating_add(1);
         }
         found
     }

@@ -1,5 +1,6 @@
 //! Locks on directories, held by a descriptor: the kernel lets go of them however their holder ends.
 
+use super::deadline;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -16,7 +17,7 @@ pub struct DirectoryLock {
 impl DirectoryLock {
     /// Takes the lock, waiting up to `patience` for another holder. `Ok(None)`: it was held all the time.
     pub fn take(directory: &Path, patience: Duration) -> io::Result<Option<DirectoryLock>> {
-        let until = Instant::now() + patience;
+        let until = deadline::after(patience);
         let mut file = File::open(directory)?;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod deadline;
 pub mod descriptor;
 pub mod file;
 pub mod landlock;

@@ -1,6 +1,7 @@
 //! A process held by a descriptor, so that a signal can never hit another one that took over its pid.
 #![allow(unsafe_code)] // pidfd_open(2) and pidfd_send_signal(2) have no safe wrappers
 
+use super::deadline;
 use super::proc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -49,7 +50,7 @@ impl PidFd {
 
     /// Waits up to `patience` for the process to end. Whether it has.
     pub fn wait(&self, patience: Duration) -> nix::Result<bool> {
-        let until = Instant::now() + patience;
+        let until = deadline::after(patience);
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);

@@ -4,13 +4,6 @@
 //! Pure functions over bytes. The file is not trusted: an operator may have named anything at all, so every offset is
 //! checked against the file's length, every count is bounded, and nothing is trusted to lie behind the headers.
 //! Only 64-bit little-endian ELF is read. What the segments mean for guest memory is decided in `boot::kernel`.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use std::ops::Range;
 
@@ -233,7 +226,6 @@ const MAX_SEGMENTS: u16 = 64;
 const MAX_SECTIONS: u16 = 1024;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -333,7 +325,6 @@ mod tests {
 
 /// Writes ELF files for tests.
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 pub mod testing {
     use super::*;
 

@@ -10,13 +10,6 @@
 //!
 //! The signal's handler does nothing. It is the last real-time signal, because the others may mean something to the
 //! container; vcpu threads block all but this one, all other threads block this one too or do not care.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 #![allow(unsafe_code)] // signals, and a word in memory that is shared with KVM
 
 use kvm_ioctls::VcpuFd;

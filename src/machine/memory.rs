@@ -6,13 +6,6 @@
 //! decides what backs the memory.
 //!
 //! It is never offered for merging between guests (a side channel) and never part of a core dump.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 #![allow(unsafe_code)] // mmap and madvise over memory that the guest uses
 
 use super::parts::Part;
@@ -206,7 +199,6 @@ const LARGE_PAGES_FROM: u64 = 1 << 30;
 const PAGE_MASK: u64 = PAGE - 1;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::io::Write;

@@ -3,13 +3,6 @@
 //! The operator's path wins; otherwise they are two sections of our own executable, put there page-aligned when it was
 //! built, so that a start maps them instead of reading them. There is no search along well-known paths: a machine must
 //! not boot what somebody happened to leave somewhere.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::elf::{self, ElfError};
 use super::order::MachineConfig;
@@ -202,7 +195,6 @@ pub const INITRD_SECTION: &str = ".husk.initrd";
 const MAX_NAMES: u64 = 64 << 10;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::io::Write;

@@ -1,11 +1,4 @@
 //! The few I/O ports of a PC that a kernel or its agent uses on purpose. All others are not there.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::bus::Target;
 use super::end::{End, Ended};

@@ -1,11 +1,4 @@
 //! Gives devices their places: a window on the bus, an interrupt line, a thread.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::arch::current::layout;
 use super::boot::command_line::CommandLine;
@@ -119,7 +112,6 @@ pub enum SlotError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

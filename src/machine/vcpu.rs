@@ -1,11 +1,4 @@
 //! A vcpu's thread: in the guest nearly always, out of it for what the guest wants from a bus.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::bus::{Bus, Ports};
 use super::end::{End, Ended};

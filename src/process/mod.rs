@@ -1,43 +1,14 @@
-//! A container's processes as their caller sees them: streams, terminal, signals, exit status; and the process of ours
-//! that stands for each on the host.
+//! A process as its caller on the host sees it: descriptors, terminal, signals, exit status, log.
 //!
-//! ```text
-//!   caller's descriptors --stdio--> vsock streams <--> the process in the guest
-//!   caller's signals --> machine process  --conductor--> agent --> the container's first process
-//!                    --> stand-in --control socket--> conductor --> agent --> an exec'd process
-//!   exit status of the process in the guest --> exit status of the process that stands for it, after its last byte
-//! ```
-//! - [`conductor`]: in the machine process: joins the machine, the agent and the control socket.
-//! - [`stand_in`]: for an exec. - [`foreground`]: `husk run` beside its machine.
-//! - [`stdio`], [`terminal`], [`signal`], [`exit`]: what they are made of.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
+//! What is not here: who stands for which process of the guest, and how the two are joined
+//! ([`crate::container::conductor`], [`crate::container::stand_in`]).
 
-pub mod conductor;
 pub mod exit;
-pub mod foreground;
 pub mod log;
 #[allow(unsafe_code)] // the signal mask of a child between fork and exec
 pub mod signal;
 #[allow(unsafe_code)] // what a child does between fork and exec
 pub mod spawn;
-#[cfg_attr(test, allow(unsafe_code))] // its tests start it as a process
-pub mod stand_in;
 #[allow(unsafe_code)] // descriptors 0, 1 and 2 have no owner in Rust's eyes
 pub mod stdio;
 #[allow(unsafe_code)] // terminal ioctls that no crate wraps

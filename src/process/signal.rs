@@ -65,7 +65,7 @@ pub fn unblock_in(command: &mut std::process::Command) -> &mut std::process::Com
 }
 
 /// Sends a signal by number: real-time ones have no name in nix. That the process may have ended is no error.
-pub(super) fn send(process: nix::unistd::Pid, number: i32) {
+pub fn send(process: nix::unistd::Pid, number: i32) {
     // SAFETY: kill takes two integers and touches no memory of ours.
     unsafe { libc::kill(process.as_raw(), number) };
 }

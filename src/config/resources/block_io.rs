@@ -18,7 +18,8 @@ pub fn decide(given: &LinuxBlockIo, limits: &mut Limits) -> Result<(), ConfigErr
             return Err(invalid(at("weight"), format!("{weight} is not between 10 and 1000")));
         }
         // The linear conversion of runc: 10 to 1000 becomes 1 to 10000.
-        let weight = 1 + (u64::from(weight) - 10) * 9999 / 990;
+        let weight =
+            u64::from(weight).saturating_sub(10).saturating_mul(9999).wrapping_div(990).saturating_add(1);
         limits.outside.push(("io.weight".into(), weight.to_string()));
         limits.only_outside.get_or_insert("linux.resources.blockIO.weight");
     }

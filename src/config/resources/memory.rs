@@ -60,7 +60,7 @@ fn swap_alone(limit: i64, swap: i64) -> Result<Option<String>, String> {
         (-1, swap) => Ok(Some(swap.to_string())),
         (0, _) => Err("unable to set swap limit without memory limit".into()),
         (limit, swap) if swap < limit => Err("memory+swap limit should be >= memory limit".into()),
-        (limit, swap) => Ok(Some((swap - limit).to_string())),
+        (limit, swap) => Ok(Some(swap.saturating_sub(limit).to_string())),
     }
 }
 

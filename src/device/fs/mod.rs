@@ -17,18 +17,6 @@
 //! What is not here: permission checks (the guest's kernel makes them, on its own processes), locks (local to the
 //! guest so far), DAX.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        reason = "a test fails by panicking; without tests the lints hold"
-    )
-)]
-
 mod credentials;
 mod descriptors;
 mod exports;

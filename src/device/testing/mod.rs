@@ -6,13 +6,6 @@
 //! a lost kick or interrupt makes a test hang (and fail at its time limit) as it would hang a guest.
 //!
 //! Hostile tests write into [`Driver::memory`] or [`Driver::mmio`] directly.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 mod arena;
 mod queue;

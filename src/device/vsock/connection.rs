@@ -223,7 +223,6 @@ impl Connection {
 pub(super) const WINDOW: u32 = 256 * 1024;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::super::packet::OP_REQUEST;
     use super::*;

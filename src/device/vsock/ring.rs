@@ -71,7 +71,6 @@ impl Ring {
 const CAPACITY: usize = super::connection::WINDOW as usize;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

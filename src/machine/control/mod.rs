@@ -9,23 +9,6 @@
 //! - [`client`]: a command's end.
 //! - [`server`]: the machine's end: who may speak, and how long. What a command *does* is its [`server::Conduct`]'s
 //!   business, which joins the machine and the agent.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod address;
 pub mod client;

@@ -1,11 +1,4 @@
 //! What a driver sees in the registers, told as stories, and a model that random accesses are compared with.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 mod model;
 mod stories;

@@ -8,6 +8,7 @@
 //! ```
 //! It never waits for anything alone: signals, the parent, the guest's end and the agent are all watched at once.
 
+use super::streams::Offered;
 use super::{Conductor, deadline, failed, raise, refused};
 use crate::agent::CallError;
 use crate::error::ErrorKind;
@@ -15,7 +16,6 @@ use crate::machine::control::Phase;
 use crate::machine::order::{self, Failed, Report};
 use crate::process::exit::{GUEST_LOST, KILLED};
 use crate::process::signal::{Arrived, Signals};
-use crate::process::stdio::Offered;
 use crate::process::terminal;
 use husk_protocol::{Answer, Call, Container, Exited, VERSION};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,6 +1,8 @@
 //! A container's life with a guest, an agent and a vsock device that are played here; everything between them, the
 //! control socket included, is real.
 
+use super::streams::Offered;
+use super::streams::testing::Board;
 use super::*;
 use crate::device::vsock::Endpoint;
 use crate::machine::control::client::{self, ClientError, Connection};
@@ -8,7 +10,6 @@ use crate::machine::control::{Command, Outcome, listen_at, server};
 use crate::machine::order::{Report, receive_report, send_proceed};
 use crate::process::signal::Signals;
 use crate::process::stdio::Descriptors;
-use crate::process::stdio::testing::Board;
 use husk_protocol::{FromAgent, ProcessStatus, Request, Stdio, Target, frame};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -219,7 +220,8 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
     });
     let (stdout, write) = std::io::pipe().unwrap();
     let offered =
-        Descriptors::received(vec![null(), write.into(), null()], None).unwrap().offer(&streams).unwrap();
+        Offered::of(Descriptors::received(vec![null(), write.into(), null()], None).unwrap(), &streams)
+            .unwrap();
     let conductor = Conductor::open(ContainerKey(0), ProcessKey(0), guest.clone(), streams).unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     conductor.converse(ours).unwrap();

@@ -5,6 +5,7 @@
 //!                 \--> Failed                  \ connection closed --> SIGKILL to the process
 //! ```
 
+use super::streams::Offered;
 use super::{Conductor, Watched, deadline, failed, refused, wake};
 use crate::agent::CallError;
 use crate::error::{ErrorKind, chain};
@@ -12,7 +13,7 @@ use crate::machine::control::server::Caller;
 use crate::machine::control::{Command, Outcome, Phase};
 use crate::machine::order::Failed;
 use crate::process::exit::KILLED;
-use crate::process::stdio::{Descriptors, Offered};
+use crate::process::stdio::Descriptors;
 use husk_protocol::{Call, Exec, Exited, Process, ProcessKey, Target, TerminalSize};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -54,8 +55,7 @@ impl Conductor {
         let invalid = |message: String| refused(ErrorKind::InvalidArgument, message);
         let descriptors =
             Descriptors::received(descriptors, terminal).map_err(|error| invalid(chain(&error)))?;
-        let offered = descriptors
-            .offer(&self.streams)
+        let offered = Offered::of(descriptors, &self.streams)
             .map_err(|error| refused(ErrorKind::Host, format!("exec failed: {}", chain(&error))))?;
         process.stdio = offered.stdio.clone();
 

@@ -9,15 +9,15 @@
 //! A stand-in keeps nothing of its caller's: the descriptors go to the machine, and to that alone. When it is killed,
 //! its connection closes, and the machine kills the process inside.
 
-use super::signal::{SignalError, Signals};
-use super::stdio::{StdioError, replace_own_with_null};
-use super::terminal::{self, RawMode, TerminalError};
-use super::{exit, spawn};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::machine::control::client::{ClientError, Connection};
 use crate::machine::control::wire::{self, WireError};
 use crate::machine::control::{Command, Outcome};
 use crate::machine::order::Failed;
+use crate::process::signal::{SignalError, Signals};
+use crate::process::stdio::{StdioError, replace_own_with_null};
+use crate::process::terminal::{self, RawMode, TerminalError};
+use crate::process::{self, exit, spawn};
 use husk_protocol::{Process, TerminalSize};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -153,11 +153,11 @@ fn stand(parent: &UnixStream) -> Result<(Execution, Signals, Option<OwnedFd>), S
     let (order, descriptors) =
         wire::receive_frame::<StandInOrder>(parent, None).map_err(StandInError::Lost)?;
     let terminal = descriptors.into_iter().next();
-    super::name_process(&order.id);
+    process::name_process(&order.id);
     // Not among the caller's process group, and without its terminal: a hang-up there is not ours.
     nix::unistd::setsid().map_err(host("begin a session"))?;
     if let Some(cgroup) = &order.cgroup {
-        super::join_cgroup(cgroup)
+        process::join_cgroup(cgroup)
             .map_err(|source| StandInError::Host { what: "join the container's cgroup", source })?;
     }
     let controls = terminal.as_ref().is_some_and(terminal::take_control);
@@ -245,7 +245,7 @@ impl Execution {
 
 #[cfg(test)]
 mod tests {
-    use super::super::terminal::Pair;
+    use super::terminal::Pair;
     use super::*;
     use crate::machine::control::listen_at;
     use crate::machine::control::server::{self, Caller, Conduct};
@@ -366,7 +366,7 @@ mod tests {
         }
 
         fn signal(&self, number: i32) {
-            super::super::signal::send(Pid::from_raw(self.child.id() as i32), number);
+            crate::process::signal::send(Pid::from_raw(self.child.id() as i32), number);
         }
     }
 

@@ -18,13 +18,13 @@ mod exec;
 mod kill;
 mod life;
 mod pause;
+pub mod streams;
 #[cfg(test)]
 mod tests;
 
 pub use commands::Commands;
 pub use life::{Boot, Life};
 
-use super::stdio::Streams;
 use crate::agent::{CallError, Conversation, Hear};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::machine::control::Phase;
@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use streams::Streams;
 
 /// The guest, as far as its container's conductor has to do with it.
 pub trait Guest: Send + Sync {

@@ -1,9 +1,9 @@
 //! `husk run` in the foreground: waits beside its machine process, passes signals and sizes on, and ends as it ends.
 
-use super::exit;
-use super::signal::Signals;
-use super::terminal;
 use crate::machine::control::{Command, client};
+use crate::process::exit;
+use crate::process::signal::{self, Signals};
+use crate::process::terminal;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -55,7 +55,7 @@ pub fn follow(
                     }
                 }
                 // From the terminal's driver: the machine is in a session of its own and gets it from us alone.
-                (number, _) => super::signal::send(machine, number),
+                (number, _) => signal::send(machine, number),
             }
         }
     }
