@@ -16,4 +16,10 @@ for shell in bash zsh fish; do
     install -Dm644 "$husk.completion" "$destdir$prefix/$to"
     rm "$husk.completion"
 done
+pages=$(mktemp -d)
+trap 'rm -rf "$pages"' EXIT
+"$husk" manual "$pages"
+for page in "$pages"/*; do
+    install -Dm644 "$page" "$destdir$prefix/share/man/man1/${page##*/}"
+done
 echo "installed $destdir$prefix/bin/husk ($(stat -c %s "$husk") bytes) and $etc/husk/config.toml.sample"

@@ -21,6 +21,7 @@ mod kill;
 mod list;
 mod log;
 pub mod machine;
+mod manual;
 mod pause;
 mod ps;
 mod run;
@@ -71,6 +72,8 @@ enum Verb {
     Features(features::Features),
     Kill(kill::Kill),
     List(list::List),
+    #[command(hide = true)]
+    Manual(manual::Manual),
     Pause(pause::Pause),
     Ps(ps::Ps),
     Restore(checkpoint::Restore),
@@ -169,6 +172,7 @@ fn act() -> Result<u8, CliError> {
         Verb::Features(verb) => verb.act(),
         Verb::Kill(verb) => verb.act(&context),
         Verb::List(verb) => verb.act(&context),
+        Verb::Manual(verb) => verb.act(&command),
         Verb::Pause(verb) => verb.act(&context),
         Verb::Ps(verb) => verb.act(&context),
         Verb::Restore(verb) => verb.act(),
