@@ -11,6 +11,7 @@
 //! | use the other registers | they read as an idle port, or 0; writes do nothing |
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -26,12 +27,15 @@ pub const CAPACITY: usize = 64 * 1024;
 /// The serial port. The machine hands it the guest's accesses to its I/O ports, from any vcpu.
 pub struct Console {
     log: Arc<KernelLog>,
+    /// Whether the first two registers are the divisor of the line's speed at the moment, and what is written there is
+    /// not text.
+    divisor: AtomicBool,
 }
 
 impl Console {
     /// A port that writes to `log`.
     pub fn new(log: Arc<KernelLog>) -> Console {
-        Console { log }
+        Console { log, divisor: AtomicBool::new(false) }
     }
 
     /// The guest reads from port `FIRST_PORT + offset`.
@@ -41,9 +45,11 @@ impl Console {
 
     /// The guest writes to port `FIRST_PORT + offset`.
     pub fn write(&self, offset: u16, data: &[u8]) {
-        // A string write (`rep outsb`) arrives as several bytes for the one port.
-        if offset == TRANSMIT {
-            self.log.append(data);
+        match (offset, data.last()) {
+            // A string write (`rep outsb`) arrives as several bytes for the one port.
+            (TRANSMIT, _) if !self.divisor.load(Ordering::Relaxed) => self.log.append(data),
+            (LINE_CONTROL, Some(value)) => self.divisor.store(value & DIVISOR_LATCH != 0, Ordering::Relaxed),
+            _ => {}
         }
     }
 }
@@ -129,9 +135,12 @@ fn is_printable(c: char) -> bool {
     c == '\n' || c == '\t' || !(c.is_control() || turns)
 }
 
-// Registers of a 16550 (offsets from its first port) and the one value that matters.
+// Registers of a 16550 (offsets from its first port) and the values that matter.
 const TRANSMIT: u16 = 0;
+const LINE_CONTROL: u16 = 3;
 const LINE_STATUS: u16 = 5;
+/// In line control: the first two registers are the divisor.
+const DIVISOR_LATCH: u8 = 0x80;
 /// Transmitter empty, holding register empty: ready for the next byte.
 const TRANSMITTER_EMPTY: u8 = 0x60;
 
@@ -152,6 +161,17 @@ mod tests {
             assert_eq!(status, [0x60], "the kernel waits for this before each byte");
             console.write(0, &[*byte]);
         }
+    }
+
+    #[test]
+    fn a_divisor_is_not_text() {
+        let log = KernelLog::new();
+        let console = Console::new(Arc::clone(&log));
+        console.write(LINE_CONTROL, &[DIVISOR_LATCH | 3]);
+        console.write(TRANSMIT, &[1]);
+        console.write(LINE_CONTROL, &[3]);
+        console.write(TRANSMIT, b"Linux");
+        assert_eq!(log.tail(1), "Linux");
     }
 
     #[test]
