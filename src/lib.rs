@@ -32,5 +32,6 @@ pub mod container;
 pub mod device;
 pub mod error;
 pub mod host;
+pub mod log;
 pub mod machine;
 pub mod process;

@@ -2,11 +2,12 @@
 
 use super::CliError;
 use super::arguments::switch;
-use super::log::{self, Form, Log};
+use super::log::{self, Log};
 use crate::config::operator::Operator;
 use crate::container::{Container, ContainerId, Store};
 use crate::error::{chain, plain};
 use crate::host::file;
+use crate::log::Form;
 use clap::Args;
 use std::path::{Path, PathBuf};
 

@@ -79,7 +79,7 @@ impl Making {
             pidfd_socket: self.pidfd_socket.as_deref(),
             pid_file: pid_file.as_deref(),
             systemd_cgroup: context.systemd_cgroup,
-            log: context.log.file(),
+            log: context.log.of_machine(foreground),
             debug: context.debug,
         })?)
     }

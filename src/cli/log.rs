@@ -3,37 +3,27 @@
 //! Callers read the file: the last line with level `error` is what their users see, and some read the whole file as one
 //! JSON object. So a command writes one line when it fails and none when it does not, unless `--debug` is given.
 
+use crate::container::create::MachineLog;
 use crate::error::plain;
-use serde::Serialize;
-use std::fmt::Write as _;
+use crate::log::{Form, Lines, line};
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::SystemTime;
-use tracing::field::{Field, Visit};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
 
 /// Where lines go. Unset until the command line was understood: then standard error, as text.
 static LOG: OnceLock<Log> = OnceLock::new();
+
+/// A handle that lives as long as [`LOG`].
+static STDERR: OnceLock<std::io::Stderr> = OnceLock::new();
 
 /// Where lines go, and in which form.
 #[derive(Debug)]
 pub struct Log {
     file: Option<File>,
     form: Form,
-}
-
-/// `--log-format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// `time="..." level=error msg="..."`
-    Text,
-    /// `{"level":"error","msg":"...","time":"..."}`
-    Json,
 }
 
 /// Opens the log for the rest of this process.
@@ -64,6 +54,17 @@ impl Log {
     pub fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
+
+    /// Where a machine writes. Our standard error only while we stay: it would be held open for as long as the
+    /// container lives, and who started us would wait for its end.
+    pub fn of_machine(&self, stay: bool) -> Option<MachineLog<'_>> {
+        let to = match &self.file {
+            Some(file) => file.as_fd(),
+            None if stay => STDERR.get_or_init(std::io::stderr).as_fd(),
+            None => return None,
+        };
+        Some(MachineLog { to, form: self.form })
+    }
 }
 
 /// Tells why the command fails. Called once.
@@ -89,53 +90,6 @@ pub fn install_panic_hook() {
         report(&format!("husk panicked{}: {text}", place.unwrap_or_default()));
         std::process::exit(1);
     }));
-}
-
-fn line(level: &str, message: &str, form: Form) -> String {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        level: &'a str,
-        msg: &'a str,
-        time: &'a str,
-    }
-    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    match form {
-        Form::Json => serde_json::to_string(&Line { level, msg: message, time: &time }).unwrap_or_default(),
-        Form::Text => format!("time={time:?} level={level} msg={message:?}"),
-    }
-}
-
-/// Debugging lines in the same form.
-struct Lines(Form);
-
-impl<S, N> FormatEvent<S, N> for Lines
-where
-    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> std::fmt::Result {
-        let mut fields = Fields(String::new());
-        event.record(&mut fields);
-        let level = event.metadata().level().as_str().to_ascii_lowercase();
-        writeln!(writer, "{}", line(&level, fields.0.trim_end(), self.0))
-    }
-}
-
-/// The fields of an event as one text: the message, then `name=value`.
-struct Fields(String);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        let _ = match field.name() {
-            "message" => write!(self.0, "{value:?} "),
-            name => write!(self.0, "{name}={value:?} "),
-        };
-    }
 }
 
 /// The log file, or standard error.

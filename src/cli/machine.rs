@@ -78,7 +78,7 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
     })?;
     let Received { control, terminal, log } = Received::sort(&order, received)?;
     if let Some(file) = log {
-        log::begin(file, order.debug);
+        log::begin(file, order.log_form, order.debug);
     }
     process::name_process(&order.id);
     nix::unistd::setsid().map_err(|error| host("begin a session", &error))?;

@@ -13,6 +13,7 @@ use crate::config::{self, Decision};
 use crate::host::cgroup::{self, Cgroup};
 use crate::host::pidfd::PidFd;
 use crate::host::{file, proc};
+use crate::log::Form;
 use crate::machine::control;
 use crate::machine::order::{Descriptor, Order};
 use crate::process::terminal::{self, Pair};
@@ -41,10 +42,19 @@ pub struct Request<'a> {
     pub pid_file: Option<&'a Path>,
     /// `--systemd-cgroup`.
     pub systemd_cgroup: bool,
-    /// `--log`, for the machine's own lines.
-    pub log: Option<&'a File>,
+    /// For the machine's own lines.
+    pub log: Option<MachineLog<'a>>,
     /// `--debug`.
     pub debug: bool,
+}
+
+/// Where a machine writes what it has to say by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct MachineLog<'a> {
+    /// Open for append.
+    pub to: BorrowedFd<'a>,
+    /// How its lines look.
+    pub form: Form,
 }
 
 /// A container that was made, with what its creator may go on to do.
@@ -169,6 +179,7 @@ fn order(decision: &Decision, state: &State, request: &Request<'_>, terminal: &T
         exports: decision.exports.clone(),
         network: decision.network.clone(),
         cgroup: state.cgroup.clone(),
+        log_form: request.log.map_or(Form::Json, |log| log.form),
         debug: request.debug,
     }
 }
@@ -185,7 +196,7 @@ fn start_machine(
     let mut machine = MachineProcess::start(terminal.size.is_some())?;
     let mut descriptors = vec![listener.as_fd()];
     descriptors.extend(terminal.descriptor());
-    descriptors.extend(request.log.map(AsFd::as_fd));
+    descriptors.extend(request.log.map(|log| log.to));
     machine.prepare(order, &descriptors)?;
     Ok(machine)
 }

@@ -12,6 +12,7 @@
 
 use super::control::wire::{self, WireError};
 use crate::error::ErrorKind;
+use crate::log::Form;
 use husk_protocol::{Container, TerminalSize};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -39,7 +40,9 @@ pub struct Order {
     pub network: NetworkNamespace,
     /// The host cgroup that the machine process is to join (a directory below /sys/fs/cgroup that exists), if any.
     pub cgroup: Option<PathBuf>,
-    /// Minimum log level in the log file: `error`, or `debug` with `--debug`.
+    /// The form of lines in the log.
+    pub log_form: Form,
+    /// Minimum log level in the log: `error`, or `debug` with `--debug`.
     pub debug: bool,
 }
 
@@ -50,7 +53,7 @@ pub enum Descriptor {
     Control,
     /// The terminal (the slave of a pty pair, or the user's own terminal) for the container's process.
     Terminal,
-    /// The log file (`--log`), opened for append.
+    /// The log (`--log`), opened for append, or the standard error of the command that stays.
     Log,
 }
 

@@ -7,16 +7,17 @@ use std::path::Path;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("error", &[]),
+    ("log", &[]),
     ("bundle", &["host", "error"]),
     // Of the machine only what its order holds; what is decided is told in its words.
     ("config", &["bundle", "machine::order", "error"]),
     ("device", &["host", "error"]),
-    ("machine", &["device", "host", "error"]),
+    ("machine", &["device", "host", "log", "error"]),
     ("agent", &["host", "error"]),
-    ("process", &["agent", "config", "host", "error"]),
-    ("container", &["bundle", "config", "machine", "agent", "process", "device", "host", "error"]),
+    ("process", &["agent", "config", "host", "log", "error"]),
+    ("container", &["bundle", "config", "machine", "agent", "process", "device", "host", "log", "error"]),
     // What is decided is not made here: `config` for the operator's file and what `features` names.
-    ("cli", &["container", "bundle", "config", "host", "error"]),
+    ("cli", &["container", "bundle", "config", "host", "log", "error"]),
     // The hidden verbs are the machine process and the stand-in.
     ("cli/machine.rs", &["container::conductor", "machine", "process", "device", "host", "error"]),
     ("cli/stand_in.rs", &["container::stand_in", "process"]),
