@@ -4,10 +4,12 @@ use husk_integration::{
     bundle::{Bundle, Image},
     census::Census,
     running::{Running, kill},
-    runtime::Runtime,
+    runtime::{self, Output, Runtime},
+    scenario::fresh_id,
 };
+use serde_json::json;
 use std::{
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -46,24 +48,139 @@ fn husk_run_is_killed() {
 fn the_guest_panics() {
     let before = Census::take();
     {
-        let mut container = running(&["sh", "-c", "sleep 1000"]);
-        let _ = Runtime::Husk.call([
-            "exec",
-            "--cap",
-            "CAP_SYS_ADMIN",
-            &container.id,
-            "sh",
-            "-c",
-            "mount -t proc p /mnt && echo c > /mnt/sysrq-trigger",
-        ]);
-        // The guest may have no magic key; what matters is that kill works whatever state it is in.
-        let started = Instant::now();
-        let _ = Runtime::Husk.call(["kill", &container.id, "KILL"]);
-        assert_ne!(container.end(), 0);
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-        let _ = Runtime::Husk.call(["delete", "--force", &container.id]);
+        let mut bundle = Bundle::new(Image::Busybox, &["sh", "-c", PANIC]);
+        // So that the container may set a system control of the guest, and fills its memory soon.
+        bundle.set("/linux/readonlyPaths", json!([]));
+        bundle.set("/linux/resources", json!({"memory": {"limit": 16 << 20}}));
+        let output = run(&bundle, &[]);
+        assert_ne!(output.code, 0, "{output:?}");
+        assert!(output.stderr.contains("panic"), "nobody says why: {output:?}");
     }
     before.assert_unchanged();
+}
+
+/// Every lack of memory is a panic from here on.
+const PANIC: &str = "echo 2 > /proc/sys/vm/panic_on_oom && exec tail /dev/zero";
+
+#[test]
+fn a_guest_that_panics_before_its_agent_says_why() {
+    let before = Census::take();
+    {
+        let bundle = Bundle::new(Image::Busybox, &["true"]);
+        let output = run(&bundle, &operator(&bundle, b"not a program", 20_000));
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(output.stderr.contains("No working init found"), "{output:?}");
+    }
+    before.assert_unchanged();
+}
+
+#[test]
+fn a_guest_whose_agent_never_answers_costs_the_time_limit_and_shows_its_last_lines() {
+    let before = Census::take();
+    {
+        let bundle = Bundle::new(Image::Busybox, &["true"]);
+        // As /init, busybox waits for its children for ever.
+        let busybox = std::fs::read(bundle.rootfs().join("bin/busybox")).expect("the image has busybox");
+        let started = Instant::now();
+        let output = run(&bundle, &operator(&bundle, &busybox, 5_000));
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(started.elapsed() > Duration::from_secs(5), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+        assert!(
+            output.stderr.contains("within 5 s") && output.stderr.contains("initial console"),
+            "{output:?}"
+        );
+    }
+    before.assert_unchanged();
+}
+
+#[test]
+fn no_dev_kvm() {
+    let before = Census::take();
+    for (hide, words) in [
+        ("mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3", "no such file or directory"),
+        ("mount --bind /dev/null /dev/kvm", "/dev/kvm"),
+    ] {
+        let bundle = Bundle::new(Image::Busybox, &["true"]);
+        let script = format!("{hide} && exec \"$0\" \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).arg(Runtime::Husk.program());
+        command.args(["run", "-b"]).arg(bundle.write()).arg(fresh_id()).stdin(Stdio::null());
+        let output = runtime::run(command);
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(output.stderr.contains("/dev/kvm") && output.stderr.contains(words), "{output:?}");
+    }
+    before.assert_unchanged();
+}
+
+/// PID 1 of the guest is in sight of a container that shares the guest's process namespace, and beyond its signals.
+#[test]
+fn the_agent_cannot_be_killed_from_inside() {
+    let before = Census::take();
+    {
+        let mut bundle =
+            Bundle::new(Image::Busybox, &["sh", "-c", "kill -9 1; kill -11 1; kill -19 1; echo lives"]);
+        without_pid_namespace(&mut bundle);
+        let output = run(&bundle, &[]);
+        assert_eq!((output.code, output.stdout.as_str()), (0, "lives\n"), "{output:?}");
+    }
+    before.assert_unchanged();
+}
+
+/// What a container with CAP_SYS_BOOT in the guest's own process namespace can do: end its own machine.
+#[test]
+fn the_guest_reboots_under_its_agent() {
+    let before = Census::take();
+    {
+        let mut bundle = Bundle::new(Image::Busybox, &["reboot", "-f"]);
+        without_pid_namespace(&mut bundle);
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.set(&format!("/process/capabilities/{set}/-"), json!("CAP_SYS_BOOT"));
+        }
+        let started = Instant::now();
+        let output = run(&bundle, &[]);
+        assert_ne!(output.code, 0, "{output:?}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+    before.assert_unchanged();
+}
+
+fn without_pid_namespace(bundle: &mut Bundle) {
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().expect("an array");
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+}
+
+fn run(bundle: &Bundle, options: &[String]) -> Output {
+    let id = fresh_id();
+    let mut words: Vec<String> = options.to_vec();
+    words.extend(["run".into(), "-b".into(), bundle.write().display().to_string(), id.clone()]);
+    let output = Runtime::Husk.call(words);
+    let _ = Runtime::Husk.call(["delete", "--force", &id]);
+    output
+}
+
+/// Options for an operator's configuration with another program in the place of the agent.
+fn operator(bundle: &Bundle, init: &[u8], boot_timeout_ms: u32) -> Vec<String> {
+    let initrd = bundle.path.join("initrd");
+    let mut archive = newc(1, "init", 0o100_755, init);
+    archive.extend(newc(0, "TRAILER!!!", 0, &[]));
+    std::fs::write(&initrd, archive).expect("it can be written");
+    let config = bundle.path.join("husk.toml");
+    let text = format!("[machine]\ninitrd = {initrd:?}\nboot_timeout_ms = {boot_timeout_ms}\n");
+    std::fs::write(&config, text).expect("it can be written");
+    vec!["--config".into(), config.display().to_string()]
+}
+
+/// One entry of an initramfs (Documentation/driver-api/early-userspace/buffer-format.rst).
+fn newc(inode: u32, name: &str, mode: u32, data: &[u8]) -> Vec<u8> {
+    let fields = [inode, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+    let mut entry: Vec<u8> = b"070701".to_vec();
+    entry.extend(fields.iter().flat_map(|field| format!("{field:08X}").into_bytes()));
+    entry.extend(name.bytes().chain([0]));
+    entry.resize(entry.len().next_multiple_of(4), 0);
+    entry.extend(data);
+    entry.resize(entry.len().next_multiple_of(4), 0);
+    entry
 }
 
 #[test]
