@@ -128,6 +128,9 @@ pub struct Session {
     pub queues: Vec<ActiveQueue>,
     /// The features that the driver accepted.
     pub features: u64,
+    /// Whether this goes on where an earlier session stopped, perhaps in another process: its state was restored, and the
+    /// driver knows of no interruption. False: the driver has just set DRIVER_OK.
+    pub resumed: bool,
     /// How to reach the driver.
     pub interrupt: Arc<dyn Interrupt>,
     /// Readable when the device has to stop serving.

@@ -138,7 +138,7 @@ impl Mmio {
         let mut inner = self.lock();
         let broken = inner.registers.status & (register::FAILED | register::DEVICE_NEEDS_RESET) != 0;
         if inner.registers.is_live() && !broken && !self.signals.needs_reset() {
-            inner.start(self);
+            inner.start(self, true);
         }
     }
 
@@ -189,7 +189,7 @@ impl Mmio {
                 let mut inner = self.lock();
                 match inner.registers.write(offset, value, &self.offer, &self.memory) {
                     Effect::Nothing => {}
-                    Effect::Start => inner.start(self),
+                    Effect::Start => inner.start(self, false),
                     Effect::NeedsReset => self.signals.set_needs_reset(),
                     Effect::Reset => {
                         inner.stop(&self.stop);
@@ -214,7 +214,7 @@ impl Drop for Mmio {
 
 impl Inner {
     /// Hands the device a session.
-    fn start(&mut self, mmio: &Mmio) {
+    fn start(&mut self, mmio: &Mmio, resumed: bool) {
         let (Some(thread), Life::Idle(_)) = (&self.thread, &self.life) else { return };
         let Some(queues) = self.registers.activate(&mmio.offer) else {
             mmio.signals.set_needs_reset();
@@ -230,6 +230,7 @@ impl Inner {
             memory: mmio.memory.clone(),
             queues: queues.collect(),
             features: self.registers.features(),
+            resumed,
             interrupt: mmio.signals.clone(),
             stop: parts.stop,
         };

@@ -10,7 +10,7 @@
 //!   to_guest   (stdin ...)   --- preadv --> straight into rx buffers ------------------------ read()
 //! ```
 //! `packet` is the header, `connection` one connection's protocol without I/O, `link` a connection joined to its
-//! endpoint, `worker` the loop with `inbound` (the tx queue) and `outbound` (the rx queue), `descriptor` the
+//! endpoint, `reset` the event queue, `worker` the loop with `inbound` (the tx queue) and `outbound` (the rx queue), `descriptor` the
 //! ways of never waiting on a caller's file, `switchboard` and `stream` what other threads see.
 //!
 //! Only the guest connects, and only to ports that were offered, each once. Back-pressure is exact: the guest may send
@@ -26,9 +26,9 @@
 //! | keep the device busy for ever | each pass takes at most `BUDGET` buffers a queue, then looks at `stop` and at everybody else |
 //! | never answer a shutdown | the host's descriptors are closed all the same; one of `MAX_STREAMS` places stays taken |
 //!
-//! Nothing survives a session: when the driver resets the device, connections are over, and offers stay. So what is
-//! saved is the CID alone; after a restore the driver is to be told by a transport reset (5.10.6.7), for which it has
-//! the event queue.
+//! Nothing survives a session: when the driver resets the device, connections are over, and offers stay. So there is
+//! nothing to be saved but what the transport saves; a driver that goes on elsewhere is told by a transport reset
+//! (`reset`), and connects anew.
 
 mod connection;
 mod descriptor;
@@ -36,6 +36,7 @@ mod inbound;
 mod link;
 mod outbound;
 mod packet;
+mod reset;
 mod ring;
 mod stream;
 mod switchboard;

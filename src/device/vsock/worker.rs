@@ -10,6 +10,7 @@ use super::inbound::Inbound;
 use super::link::{Io, Link, Tokens};
 use super::outbound::Outbound;
 use super::packet::Header;
+use super::reset::Reset;
 use super::switchboard::{Board, Offer};
 use crate::device::event::borrow;
 use crate::device::{ActiveQueue, DeviceError, Interrupt, Memory, Session};
@@ -23,6 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub(super) struct Worker<'m> {
     pub(super) inbound: Inbound<'m>,
     pub(super) outbound: Outbound<'m>,
+    reset: Reset<'m>,
     pub(super) links: Links,
     pub(super) io: Io,
     pub(super) board: &'m Board,
@@ -37,8 +39,8 @@ impl<'m> Worker<'m> {
         board: &'m Board,
         session: &'m mut Session,
     ) -> Result<Worker<'m>, DeviceError> {
-        let Session { memory, queues, interrupt, stop, .. } = session;
-        let [rx, tx, ..] = &mut queues[..] else { return Err(DeviceError::Driver("it has no queues")) };
+        let Session { memory, queues, interrupt, stop, resumed, .. } = session;
+        let [rx, tx, event] = &mut queues[..] else { return Err(DeviceError::Driver("it has no queues")) };
         if !rx.queue.ready() || !tx.queue.ready() {
             return Err(DeviceError::Driver("it did not set up both queues"));
         }
@@ -53,6 +55,7 @@ impl<'m> Worker<'m> {
             (&rx.kick, edge, KICK_RX),
             (&tx.kick, edge, KICK_TX),
             (&wake, edge, WAKE),
+            (&event.kick, edge, KICK_EVENT),
         ];
         for (event, flags, token) in fixed {
             epoll.add(borrow(event), EpollEvent::new(flags, token)).map_err(host("epoll_ctl"))?;
@@ -62,6 +65,7 @@ impl<'m> Worker<'m> {
         Ok(Worker {
             inbound: Inbound::new(tx),
             outbound: Outbound::new(rx),
+            reset: Reset::new(&mut event.queue, *resumed),
             links: Links::default(),
             io: Io { epoll, shunt: Default::default() },
             board,
@@ -73,6 +77,8 @@ impl<'m> Worker<'m> {
 
     /// Serves until told to stop.
     pub(super) fn serve(&mut self) -> Result<(), DeviceError> {
+        self.reset.tell(self.memory)?;
+        self.notify()?;
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let timeout = if self.is_busy() { EpollTimeout::ZERO } else { EpollTimeout::NONE };
@@ -87,6 +93,7 @@ impl<'m> Worker<'m> {
                     KICK_RX => self.outbound.starved = false,
                     KICK_TX => self.inbound.pending = true,
                     WAKE => self.abort_some(),
+                    KICK_EVENT => self.reset.tell(self.memory)?,
                     token => self.link_event(token, event.events()),
                 }
             }
@@ -164,7 +171,9 @@ impl<'m> Worker<'m> {
     /// One interrupt for all that a pass has used, if the driver wants it.
     fn notify(&mut self) -> Result<(), DeviceError> {
         let mut wanted = false;
+        let mut reset_used = std::mem::take(&mut self.reset.used);
         for (queue, used) in [
+            (self.reset.queue(), &mut reset_used),
             (&mut *self.inbound.queue, &mut self.inbound.used),
             (&mut *self.outbound.queue, &mut self.outbound.used),
         ] {
@@ -256,11 +265,12 @@ impl Links {
 /// Most buffers that one pass takes from a queue.
 pub(super) const BUDGET: usize = 256;
 
-// What epoll calls the descriptors: these four, and for links LINK | round << 32 | index << 1 | INPUT.
+// What epoll calls the descriptors: these five, and for links LINK | round << 32 | index << 1 | INPUT.
 const STOP: u64 = 0;
 const KICK_RX: u64 = 1;
 const KICK_TX: u64 = 2;
 const WAKE: u64 = 3;
+const KICK_EVENT: u64 = 4;
 const LINK: u64 = 1 << 63;
 const INPUT: u64 = 1;
 const ROUNDS: u32 = 0x7fff_ffff;

@@ -71,6 +71,7 @@ impl Driver {
             memory: memory.clone(),
             queues: vec![active(&hiprio, &event()), active(&requests, &kick)],
             features: 0,
+            resumed: false,
             interrupt: interrupts.clone(),
             stop: stop.try_clone().unwrap(),
         };

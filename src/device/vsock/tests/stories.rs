@@ -418,3 +418,31 @@ fn there_is_a_limit_to_streams() {
     guest.switchboard.withdraw(offers[0].0);
     guest.switchboard.offer(Endpoint::default()).unwrap();
 }
+
+#[test]
+fn a_guest_that_goes_on_elsewhere_is_told_that_its_connections_are_over() {
+    const EVENT: usize = 2;
+    let mut guest = Guest::start(64);
+    let (mut reader, endpoint) = stdout();
+    let (mut socket, _stream) = guest.open(endpoint);
+    socket.receive_until(&mut guest, |socket| socket.host_shutdown == SHUTDOWN_SEND);
+    let head = guest.driver.offer(EVENT, &Chain::new().writable(4)).unwrap();
+    let saved = guest.driver.mmio().suspend();
+    // Nobody holds the caller's descriptor any more.
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    assert_eq!(guest.driver.take(EVENT), None, "a guest that was not resumed is told nothing");
+    guest.driver.mmio().restore(saved).unwrap();
+    guest.driver.mmio().resume();
+    let used = guest.driver.wait(EVENT);
+    assert_eq!((used.head, &used.written[..]), (head, &[0; 4][..]));
+    // The old connection is unknown; a new one can be made.
+    guest.send(socket.header(OP_RW), b"");
+    assert_eq!(guest.receive().header.op, OP_RST);
+    let (_reader, endpoint) = stdout();
+    guest.open(endpoint);
+    // A reset is no resumption.
+    guest.driver.initialise();
+    guest.driver.offer(EVENT, &Chain::new().writable(4)).unwrap();
+    let moment = Instant::now() + Duration::from_millis(50);
+    assert_eq!(guest.driver.wait_until(EVENT, moment), None);
+}
