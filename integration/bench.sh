@@ -7,5 +7,5 @@ cd "$here"
 cargo build --release -p husk-integration --bin bench --locked
 out=${CARGO_TARGET_DIR:-$here/target}
 images busybox
-inside bash "$here/integration/bench-inside.sh" "$husk" "$out/$(uname -m)-unknown-linux-gnu/release/bench" "$images" \
-    "$kernel" "$out/husk/initrd" "$rounds"
+inside bash "$here/integration/inside.sh" "$images" "$husk" "$out/$(uname -m)-unknown-linux-gnu/release/bench" \
+    "$kernel" "$out/husk/initrd" -- "${kernel##*/}" initrd "$rounds"

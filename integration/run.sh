@@ -12,12 +12,12 @@ for line in sys.stdin:
     if message.get("executable") and message["target"]["name"] == "it": print(message["executable"])')
 images busybox debian
 status=0
-inside bash "$here/integration/run-inside.sh" "$husk" "$tests" "$images" "$@" || status=$?
+inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" -- --test-threads=1 "$@" || status=$?
 # 125: not a test but the emulated machine itself has failed. That is no verdict on husk: once more, on a new one.
 if [ "$status" = 125 ]; then
     echo "the emulated machine died: running the tests once more" >&2
     images busybox debian
     status=0
-    inside bash "$here/integration/run-inside.sh" "$husk" "$tests" "$images" "$@" || status=$?
+    inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" -- --test-threads=1 "$@" || status=$?
 fi
 exit "$status"
