@@ -5,14 +5,16 @@
 #   make bench     start-up, exec and memory, side by side with runc, crun and QEMU
 #   make check     formatting, lints and the tests that need neither KVM nor root
 #   make install   PREFIX=/usr/local DESTDIR=: one program, manual pages, completions, a commented configuration file
+#   make fuzz      every fuzzer for SECONDS=45
 #   make shell     a prompt inside the emulated machine
-.PHONY: all demo test bench check install shell prepare kernel build clean
+.PHONY: all demo test bench fuzz check install shell prepare kernel build clean
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+SECONDS ?= 45
 CARGO ?= cargo
 TARGET := $(shell uname -m)-unknown-linux-gnu
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -47,10 +49,14 @@ check:
 	@$(CARGO) test --workspace --exclude husk-integration --locked
 
 test: prepare check build
+	@fuzz/run.sh 4
 	@integration/run.sh $(HUSK)
 
 bench: build
 	@integration/bench.sh $(HUSK)
+
+fuzz:
+	@fuzz/run.sh $(SECONDS)
 
 shell: prepare
 	@integration/emulated/machine shell

@@ -31,6 +31,9 @@ pub mod config;
 pub mod container;
 pub mod device;
 pub mod error;
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a fuzzer ends by panicking")]
+pub mod fuzzing;
 pub mod host;
 pub mod log;
 pub mod machine;

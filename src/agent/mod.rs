@@ -7,6 +7,9 @@
 
 mod conversation;
 mod error;
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
+pub mod fuzzing;
 mod inbox;
 
 pub use conversation::{Conversation, Hear};

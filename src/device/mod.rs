@@ -17,6 +17,9 @@
 pub mod console;
 mod event;
 pub mod fs;
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
+pub mod fuzzing;
 pub mod rng;
 #[cfg(test)]
 pub mod testing;

@@ -147,6 +147,38 @@ const QUEUE_SIZE: u16 = 8;
 // Virtio 1.2, 5.4.1.
 const DEVICE_ID: u32 = 4;
 
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    //! The queue layer: rings of any content, served by the simplest device.
+
+    use super::*;
+    use virtio_queue::{Queue, QueueState};
+    use vm_memory::{Bytes, GuestAddress};
+
+    /// The queue's place and progress, then what guest memory begins with.
+    pub fn rings(bytes: &[u8]) {
+        let [size, table, available, used, next, event, content @ ..] = bytes else { return };
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 0x8000)]).expect("memory for the fuzzer");
+        let _ = memory.write(content, GuestAddress(0));
+        let state = QueueState {
+            max_size: QUEUE_SIZE,
+            next_avail: u16::from(*next),
+            next_used: u16::from(*next),
+            event_idx_enabled: event & 1 != 0,
+            size: 1 << (size % 8),
+            ready: true,
+            desc_table: u64::from(*table) << 4,
+            avail_ring: u64::from(*available) << 4,
+            used_ring: u64::from(*used) << 4,
+        };
+        let Ok(queue) = Queue::try_from(state) else { return };
+        let kick = EventFd::new(0).expect("a descriptor for the fuzzer");
+        let mut active = ActiveQueue { queue, kick };
+        let _ = serve(&mut active, &memory);
+        let _ = active.queue.needs_notification(&memory);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,9 @@ pub mod bus;
 pub mod control;
 pub mod elf;
 pub mod end;
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
+pub mod fuzzing;
 pub mod gate;
 pub mod jail;
 pub mod kvm;

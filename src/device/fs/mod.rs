@@ -20,6 +20,9 @@
 mod credentials;
 mod descriptors;
 mod exports;
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
+pub mod fuzzing;
 mod handles;
 mod inodes;
 mod name;

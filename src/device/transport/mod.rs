@@ -16,6 +16,9 @@
 //!
 //! Not here: where the window lies on the bus, which interrupt line it has, KVM's ioeventfd and irqfd (the machine).
 
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
+pub mod fuzzing;
 pub mod mmio;
 pub mod registers;
 mod signals;

@@ -32,6 +32,9 @@
 
 mod connection;
 mod descriptor;
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
+pub mod fuzzing;
 mod inbound;
 mod link;
 mod outbound;

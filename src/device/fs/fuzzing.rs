@@ -1,0 +1,129 @@
+//! Raw FUSE requests against the decoder, and against a server over a real directory with something beside it.
+
+use super::request::decode;
+use super::segments::Segments;
+use super::server::Server;
+use super::wire::{InHeader, InitIn, opcode};
+use super::{DESCRIPTORS, Exports, Policy, open_proc};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use vm_memory::VolatileSlice;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A header and a body, as they come.
+pub fn decoder(bytes: &[u8]) {
+    if let Ok((header, body)) = InHeader::read_from_prefix(bytes) {
+        let _ = decode(&header, body);
+    }
+}
+
+/// A sequence of requests to one server. Each is: operation, inode, length of the body, body. Whatever they do, nothing
+/// beside the export changes.
+pub fn server(bytes: &[u8]) {
+    thread_local! {
+        static WORLD: RefCell<World> = RefCell::new(World::make());
+    }
+    WORLD.with_borrow_mut(|world| world.play(bytes));
+}
+
+/// A directory that is shared, and its surroundings.
+struct World {
+    directory: PathBuf,
+    outside: BTreeMap<PathBuf, (u64, u64, i64, i64)>,
+}
+
+impl World {
+    fn make() -> World {
+        let directory = PathBuf::from(format!("/dev/shm/husk-fuzz-{}", std::process::id()));
+        let made = || -> std::io::Result<()> {
+            std::fs::create_dir_all(directory.join("beside"))?;
+            std::fs::write(directory.join("secret"), "outside")
+        };
+        made().expect("a directory for the fuzzer");
+        let mut world = World { directory, outside: BTreeMap::new() };
+        world.refill();
+        world.outside = world.look();
+        world
+    }
+
+    fn refill(&self) {
+        let shared = self.directory.join("beside/shared");
+        // Emptied and not made anew: that would change the directory beside it.
+        for entry in std::fs::read_dir(&shared).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
+        }
+        let fill = || -> std::io::Result<()> {
+            std::fs::create_dir_all(shared.join("directory/inner"))?;
+            std::fs::write(shared.join("file"), "hello")?;
+            std::os::unix::fs::symlink("../../secret", shared.join("link"))?;
+            std::os::unix::fs::symlink("/", shared.join("root"))
+        };
+        fill().expect("the share can be filled");
+    }
+
+    /// All that no request may change.
+    fn look(&self) -> BTreeMap<PathBuf, (u64, u64, i64, i64)> {
+        let mut seen = BTreeMap::new();
+        for directory in [&*self.directory, &self.directory.join("beside")] {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let path = entry.path();
+                // The share itself has other contents, and so another time.
+                if let (Ok(metadata), false) = (path.symlink_metadata(), path.ends_with("shared")) {
+                    let facts = (metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec());
+                    seen.insert(path, facts);
+                }
+            }
+        }
+        seen
+    }
+
+    fn play(&mut self, bytes: &[u8]) {
+        let exports = Exports::new();
+        let shared =
+            openat(CWD, self.directory.join("beside/shared"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        exports.add("0", shared.expect("it can be opened"), false).expect("it can be shared");
+        let proc = Arc::new(open_proc().expect("there is a /proc"));
+        let mut server =
+            Server::open(Policy::Shared, exports, proc, DESCRIPTORS).expect("a server can be made");
+        let offer = InitIn { major: 7, minor: 45, flags: u32::MAX >> 1, ..InitIn::default() };
+        request(&mut server, opcode::INIT, 0, offer.as_bytes());
+        request(&mut server, opcode::LOOKUP, 1, b"0\0");
+        for known in [c"directory", c"file", c"link", c"root"] {
+            request(&mut server, opcode::LOOKUP, 2, known.to_bytes_with_nul());
+        }
+        let mut rest = bytes;
+        for _ in 0..64 {
+            let [operation, node, length, after @ ..] = rest else { break };
+            let (body, after) = after.split_at(after.len().min(usize::from(*length)));
+            rest = after;
+            request(&mut server, u32::from(*operation), u64::from(*node), body);
+        }
+        drop(server);
+        assert_eq!(self.look(), self.outside, "something beside the share has changed");
+        if !bytes.is_empty() {
+            self.refill();
+        }
+    }
+}
+
+fn request(server: &mut Server, opcode: u32, node: u64, body: &[u8]) {
+    let header = InHeader {
+        len: u32::try_from(size_of::<InHeader>().saturating_add(body.len())).unwrap_or(u32::MAX),
+        opcode,
+        unique: 1,
+        nodeid: node,
+        ..InHeader::default()
+    };
+    let mut message = header.as_bytes().to_vec();
+    message.extend(body);
+    let mut reply = vec![0; 8192];
+    let used = server.serve(
+        Segments::new(vec![VolatileSlice::from(message.as_mut_slice())]),
+        Segments::new(vec![VolatileSlice::from(reply.as_mut_slice())]),
+    );
+    assert!(used <= reply.len(), "a reply of {used} bytes");
+}
