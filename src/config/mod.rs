@@ -90,6 +90,7 @@ pub fn decide(id: &str, bundle: &Bundle, operator: &Operator, facts: Facts) -> R
     let given =
         spec.process().as_ref().ok_or_else(|| invalid("process", "process property must not be empty"))?;
 
+    let hooks = spec.hooks().as_ref().map(hook::decide).transpose()?.unwrap_or_default();
     let mut files = limits.outside.clone();
     files.extend(limits.outside_memory(machine.memory_mib, &operator.host));
     let container = Container {
@@ -115,14 +116,23 @@ pub fn decide(id: &str, bundle: &Bundle, operator: &Operator, facts: Facts) -> R
         resources: Resources { files: limits.inside, devices: rules, vcpus: Some(u32::from(machine.vcpus)) },
         personality: personality(linux)?,
         process_key: FIRST_PROCESS,
-        process: process::decide("process", given, &around)?,
+        process: husk_protocol::Process {
+            // As its name says it is for execs; a container's first process runs wherever it may.
+            cpu_affinity: None,
+            ..process::decide("process", given, &around)?
+        },
+        start_hooks: husk_protocol::StartHooks {
+            hooks: hooks.start_container.iter().map(hook::Hook::inside).collect(),
+            // The state is not known yet.
+            ..husk_protocol::StartHooks::default()
+        },
     };
     Ok(Decision {
         exports: exports(bundle, shares),
         container,
         network,
         terminal: process::terminal("process", given)?,
-        hooks: spec.hooks().as_ref().map(hook::decide).transpose()?.unwrap_or_default(),
+        hooks,
         cgroup: HostCgroup {
             path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
             files,

@@ -61,6 +61,7 @@ pub fn decide(
         seccomp: around.seccomp.instructions.clone(),
         seccomp_flags: around.seccomp.flags,
         cgroup: None,
+        plain_newlines: false,
     })
 }
 

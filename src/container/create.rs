@@ -86,7 +86,7 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     let mut state = State::creating(request.id.as_str(), &bundle, &decision);
     state.cgroup = group.map(|group| group.directory().to_owned());
 
-    let order = order(&decision, &state, request, &terminal);
+    let order = order(&decision, &state, request, &terminal)?;
     let mut machine = start_machine(&directory, &order, request, &terminal)?;
     (state.pid, state.start_time) = (machine.pid, machine.start_time);
     state.write(&directory)?;
@@ -166,22 +166,34 @@ fn users_terminal() -> Result<OwnedFd, ContainerError> {
     }
 }
 
-fn order(decision: &Decision, state: &State, request: &Request<'_>, terminal: &Terminal) -> Order {
+fn order(
+    decision: &Decision,
+    state: &State,
+    request: &Request<'_>,
+    terminal: &Terminal,
+) -> Result<Order, ContainerError> {
+    let mut container = decision.container.clone();
+    // As runc has it: the user's own terminal adds the carriage returns.
+    container.process.plain_newlines = terminal.own.is_some();
+    if !container.start_hooks.hooks.is_empty() {
+        let (head, tail) = OciState::of(state, Status::Created).around_the_pid()?;
+        (container.start_hooks.state_head, container.start_hooks.state_tail) = (head, tail);
+    }
     let mut descriptors = vec![Descriptor::Control];
     descriptors.extend(terminal.size.map(|_| Descriptor::Terminal));
     descriptors.extend(request.log.map(|_| Descriptor::Log));
-    Order {
+    Ok(Order {
         id: state.id.clone(),
         descriptors,
         machine: decision.machine.clone(),
-        container: decision.container.clone(),
+        container,
         terminal: terminal.size,
         exports: decision.exports.clone(),
         network: decision.network.clone(),
         cgroup: state.cgroup.clone(),
         log_form: request.log.map_or(Form::Json, |log| log.form),
         debug: request.debug,
-    }
+    })
 }
 
 /// Binds the control socket, starts the machine process and gives it its order.

@@ -87,7 +87,10 @@ impl Container {
         let order = StandInOrder {
             id: self.id.to_string(),
             control: self.control(),
-            process: Box::new(self.decide(&given, request)?),
+            process: Box::new(husk_protocol::Process {
+                plain_newlines: terminal.own.is_some(),
+                ..self.decide(&given, request)?
+            }),
             terminal: terminal.size,
             cgroup: self.state.cgroup.clone().filter(|_| request.detach),
         };

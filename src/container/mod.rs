@@ -49,6 +49,7 @@ pub use id::ContainerId;
 pub use status::Status;
 pub use store::Store;
 
+use crate::config::hook::{self, Hook};
 use crate::host::pidfd::PidFd;
 use crate::machine::control::{Command, Outcome, client};
 use state::{State, StateError};
@@ -99,6 +100,16 @@ impl Container {
         }
     }
 
+    /// The same, for something that may take as long as the container's hooks do.
+    fn ask_with_hooks(&self, command: &Command, hooks: &[Hook]) -> Result<Outcome, ContainerError> {
+        let within = hook::patience(hooks.iter().map(|hook| hook.timeout))
+            .map(|hooks| hooks.saturating_add(client::PATIENCE));
+        match client::ask_within(&self.control(), command, within) {
+            Err(client::ClientError::Gone) => Err(ContainerError::NotRunning),
+            other => Ok(other?),
+        }
+    }
+
     /// The state as hooks and `state` show it.
     pub fn oci_state(&self, status: Status) -> OciState<'_> {
         OciState::of(&self.state, status)
@@ -136,6 +147,16 @@ impl OciState<'_> {
             bundle: &state.bundle,
             annotations: &state.annotations,
         }
+    }
+
+    /// The state as JSON, up to the number of its process and from there on: for who alone knows that number.
+    fn around_the_pid(mut self) -> Result<(String, String), ContainerError> {
+        self.pid = i32::MAX;
+        let failed = error::host("write", "the state for hooks");
+        let text = serde_json::to_string(&self).map_err(|error| failed(error.into()))?;
+        // Nothing that comes before it can hold a quotation mark.
+        let (head, tail) = text.split_once(&i32::MAX.to_string()).unwrap_or((&text, ""));
+        Ok((head.to_owned(), tail.to_owned()))
     }
 }
 

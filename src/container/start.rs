@@ -19,7 +19,7 @@ impl Container {
 
     /// Starts it, knowing that it is created.
     pub fn start_created(&mut self) -> Result<(), ContainerError> {
-        self.ask(&Command::Start)?;
+        self.ask_with_hooks(&Command::Start, &self.state.hooks.start_container)?;
         self.state.stage = Stage::Started;
         // For a time when the machine cannot be asked; if this fails, the machine's word still counts.
         if let Err(error) = self.state.write(&self.directory) {

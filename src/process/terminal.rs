@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -63,7 +63,7 @@ impl Pair {
         unlockpt(&master).map_err(failed)?;
         let name = ptsname_r(&master).map_err(failed)?;
         let slave = peer(&master, flags).map_err(failed)?;
-        make_raw(&slave)?;
+        make_raw(&slave, OutputFlags::empty())?;
         if let Some(size) = size {
             set_size(&slave, size)?;
         }
@@ -82,11 +82,13 @@ fn peer(master: &PtyMaster, flags: OFlag) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(slave) })
 }
 
-fn make_raw(terminal: impl AsFd) -> Result<Termios, TerminalError> {
+/// Raw mode, but for these.
+fn make_raw(terminal: impl AsFd, kept: OutputFlags) -> Result<Termios, TerminalError> {
     let before =
         tcgetattr(&terminal).map_err(|error| TerminalError::Set("read the modes of", error.into()))?;
     let mut raw = before.clone();
     cfmakeraw(&mut raw);
+    raw.output_flags.insert(kept);
     tcsetattr(&terminal, SetArg::TCSANOW, &raw)
         .map_err(|error| TerminalError::Set("set the modes of", error.into()))?;
     Ok(before)
@@ -146,7 +148,8 @@ pub struct RawMode {
 impl RawMode {
     /// Enters it.
     pub fn enter(terminal: OwnedFd) -> Result<RawMode, TerminalError> {
-        let before = make_raw(&terminal)?;
+        // The terminal inside passes newlines on as they are: this one adds the carriage returns, as under runc.
+        let before = make_raw(&terminal, OutputFlags::OPOST)?;
         Ok(RawMode { terminal, before })
     }
 }
@@ -161,7 +164,7 @@ impl Drop for RawMode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::termios::{LocalFlags, OutputFlags};
+    use nix::sys::termios::LocalFlags;
     use std::fs::File;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
@@ -198,7 +201,8 @@ mod tests {
         cooked.output_flags |= OutputFlags::OPOST;
         tcsetattr(&pair.slave, SetArg::TCSANOW, &cooked).unwrap();
         let raw = RawMode::enter(pair.slave.try_clone().unwrap()).unwrap();
-        assert!(!tcgetattr(&pair.slave).unwrap().local_flags.contains(LocalFlags::ECHO));
+        let modes = tcgetattr(&pair.slave).unwrap();
+        assert!(!modes.local_flags.contains(LocalFlags::ECHO) && modes.output_flags.contains(OutputFlags::OPOST));
         drop(raw);
         assert!(tcgetattr(&pair.slave).unwrap().local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON));
     }

@@ -68,7 +68,7 @@ fn process_fields_are_honoured() {
         4
     );
     let affinity = process("execCPUAffinity", json!({"initial": "0", "final": "0-1"})).cpu_affinity;
-    assert_eq!(affinity, Some((Some("0".into()), Some("0-1".into()))));
+    assert_eq!(affinity, None, "it is for execs, not for a container's first process");
     let mut with_size = config_with("/process/terminal", json!(true));
     with_size["process"]["consoleSize"] = json!({"height": 25, "width": 80});
     assert_eq!(
@@ -199,16 +199,19 @@ fn limits_size_the_machine_and_bind_it_outside() {
 
 #[test]
 #[allow(deprecated)]
-fn hooks_of_the_host_are_kept() {
-    let hooks = fine(
+fn hooks_are_kept_and_those_of_start_container_go_inside() {
+    let decided = fine(
         "/hooks",
         json!({
             "prestart": [{"path": "/bin/a", "args": ["a", "b"], "env": ["X=y"], "timeout": 3}],
             "createRuntime": [{"path": "/bin/b"}], "createContainer": [{"path": "/bin/c"}],
-            "poststart": [{"path": "/bin/d"}], "poststop": [{"path": "/bin/e"}], "startContainer": [],
+            "poststart": [{"path": "/bin/d"}], "poststop": [{"path": "/bin/e"}],
+            "startContainer": [{"path": "/bin/f", "args": ["f"], "env": ["A=b"], "timeout": 2}],
         }),
-    )
-    .hooks;
+    );
+    let inside = &decided.container.start_hooks.hooks;
+    assert_eq!((inside[0].path.as_str(), inside[0].timeout), ("/bin/f", Some(2000)));
+    let hooks = decided.hooks;
     assert_eq!(hooks.prestart[0].args, ["a", "b"]);
     assert_eq!(hooks.prestart[0].timeout, Some(std::time::Duration::from_secs(3)));
     let paths = [&hooks.create_runtime, &hooks.create_container, &hooks.poststart, &hooks.poststop]
@@ -268,7 +271,7 @@ fn what_cannot_be_is_refused_with_the_name_of_the_field() {
         ("/zos", json!({}), "zos: is for another platform"),
         ("/freebsd", json!({}), "freebsd: not supported"),
         ("/vm", json!({"kernel": {"path": "/k"}}), "vm: "),
-        ("/hooks", json!({"startContainer": [{"path": "/x"}]}), "hooks.startContainer: "),
+        ("/hooks", json!({"startContainer": [{"path": "x"}]}), "hooks.startContainer[0].path: must be"),
         ("/hooks", json!({"poststop": [{"path": "x"}]}), "hooks.poststop[0].path: must be an absolute path"),
         ("/hooks", json!({"prestart": [{"path": "/x", "timeout": 0}]}), "hooks.prestart[0].timeout: "),
         (

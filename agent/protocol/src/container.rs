@@ -45,6 +45,32 @@ pub struct Container {
     pub process_key: ProcessKey,
     /// The first process.
     pub process: Process,
+    /// What runs in the container before its program does.
+    pub start_hooks: StartHooks,
+}
+
+/// `startContainer` hooks: programs of the container's, run by its first process after [`crate::Call::Start`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartHooks {
+    /// In order.
+    pub hooks: Vec<Hook>,
+    /// The container's state as each gets it on its stdin (JSON), up to the number of its process ...
+    pub state_head: String,
+    /// ... and from there on: only the process itself knows its number.
+    pub state_tail: String,
+}
+
+/// One program to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Where it is, absolute, in the container.
+    pub path: String,
+    /// Its arguments, the first of which is the name it sees; empty means its path alone.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<String>,
+    /// How long it may take, in milliseconds.
+    pub timeout: Option<u64>,
 }
 
 /// The root filesystem: the directory named by the container's number under [`crate::ROOT_TAG`].

@@ -15,8 +15,8 @@ pub mod message;
 pub mod process;
 
 pub use container::{
-    Container, Device, DeviceKind, DeviceRule, IdMap, Mount, MountAttributes, MountSource, Namespaces,
-    Resources, Root, TimeOffset,
+    Container, Device, DeviceKind, DeviceRule, Hook, IdMap, Mount, MountAttributes, MountSource, Namespaces,
+    Resources, Root, StartHooks, TimeOffset,
 };
 pub use message::{
     Answer, Call, Exec, Exited, Failure, FailureKind, FromAgent, GuestProcess, ProcessStatus, Ready, Request,

@@ -161,6 +161,18 @@ pub struct GuestProcess {
     pub started: u64,
     /// Terminal, as in /proc/PID/stat (0 for none).
     pub terminal: u32,
+    /// State, a letter as in /proc/PID/stat.
+    pub state: char,
+    /// Nice value.
+    pub nice: i32,
+    /// Threads.
+    pub threads: u32,
+    /// Address space, in bytes.
+    pub virtual_memory: u64,
+    /// Memory held, in bytes.
+    pub resident_memory: u64,
+    /// Its name, as in /proc/PID/comm.
+    pub name: String,
     /// Command line, arguments separated by spaces; the name in square brackets if there is none.
     pub command: String,
 }

@@ -35,6 +35,8 @@ pub struct Process {
     pub seccomp_flags: u32,
     /// Sub-cgroup (relative to the container's) for an exec (`--cgroup`).
     pub cgroup: Option<String>,
+    /// A terminal of its own passes a newline on as it is (no ONLCR): the caller's terminal adds the carriage return.
+    pub plain_newlines: bool,
 }
 
 /// Ids of a process.

@@ -15,6 +15,8 @@ use std::path::Path;
 const MOST: usize = 8192;
 /// As much of a command line is given.
 const LONGEST: u64 = 384;
+/// What /proc/PID/stat counts memory in.
+const PAGE: u64 = 4096;
 
 /// Lists them.
 pub fn call(agent: &mut Agent, request: u32, key: ContainerKey) -> Outcome {
@@ -66,7 +68,13 @@ fn read(pid: i32, boot: u64) -> Option<(i32, GuestProcess)> {
             ticks: stat.ticks,
             started: boot.saturating_add(stat.start.saturating_mul(10_000_000)),
             terminal: stat.terminal,
+            state: stat.state,
+            nice: stat.nice,
+            threads: stat.threads,
+            virtual_memory: stat.virtual_memory,
+            resident_memory: stat.resident_pages.saturating_mul(PAGE),
             command: if command.is_empty() { format!("[{}]", stat.name) } else { command },
+            name: stat.name,
         },
     ))
 }
@@ -75,9 +83,14 @@ fn read(pid: i32, boot: u64) -> Option<(i32, GuestProcess)> {
 #[derive(Debug, PartialEq)]
 struct Stat {
     name: String,
+    state: char,
     terminal: u32,
     ticks: u64,
+    nice: i32,
+    threads: u32,
     start: u64,
+    virtual_memory: u64,
+    resident_pages: u64,
 }
 
 impl Stat {
@@ -87,11 +100,17 @@ impl Stat {
         let (_, name) = head.split_once('(')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+        // proc(5) counts from 1 and has pid and name first: its field N is ours N - 3.
         Some(Self {
             name: name.to_owned(),
-            terminal: u32::try_from(number(4)?).ok()?, // tty_nr, field 7 of proc(5)
+            state: fields.first()?.chars().next()?,
+            terminal: u32::try_from(number(4)?).ok()?, // tty_nr
             ticks: number(11)?.saturating_add(number(12)?), // utime, stime
-            start: number(19)?,                        // starttime
+            nice: fields.get(16)?.parse().ok()?,
+            threads: u32::try_from(number(17)?).ok()?,
+            start: number(19)?, // starttime
+            virtual_memory: number(20)?,
+            resident_pages: number(21)?,
         })
     }
 }
@@ -116,9 +135,20 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_is_read_whole() {
-        let text = "7 (a) (b) S 1 7 7 34816 7 4194560 1 0 0 0 12 30 0 0 20 0 1 0 500 1 1 1";
+        let text = "7 (a) (b) S 1 7 7 34816 7 4194560 1 0 0 0 12 30 0 0 20 -5 3 0 500 8192 2 1";
         let stat = Stat::parse(text).unwrap();
-        assert_eq!(stat, Stat { name: "a) (b".to_owned(), terminal: 34816, ticks: 42, start: 500 });
+        let expected = Stat {
+            name: "a) (b".to_owned(),
+            state: 'S',
+            terminal: 34816,
+            ticks: 42,
+            nice: -5,
+            threads: 3,
+            start: 500,
+            virtual_memory: 8192,
+            resident_pages: 2,
+        };
+        assert_eq!(stat, expected);
         assert!(Stat::parse("7 sh S").is_none());
     }
 

@@ -8,6 +8,7 @@
 //! Everything up to the pivot is done from outside through the root's descriptor, with the agent's own /proc, /dev and
 //! shares still in sight and no process of the container to race with.
 
+use super::hooks::{HookError, StartHooks};
 use super::mount::{self as mounts, Surroundings};
 use super::program::{self, ProgramError};
 use super::resolve::{Root, text};
@@ -64,6 +65,9 @@ pub enum FirstError {
     WorkingDirectory(String, #[source] sys::Error),
     /// See there.
     #[error(transparent)]
+    Hook(#[from] HookError),
+    /// See there.
+    #[error(transparent)]
     Program(#[from] ProgramError),
 }
 
@@ -87,7 +91,7 @@ fn make(
         device::make(&root, &container.devices, container.key.0, container.namespaces.user)?;
         device::make_ptmx(&root)?;
     }
-    let stdio = open_streams(streams, &root, channel)?;
+    let stdio = open_streams(streams, &root, &container.process, channel)?;
     if wants_terminal {
         terminal::show_at_console(&root, &stdio.stdin)?;
     }
@@ -108,7 +112,8 @@ fn make(
     }
     drop(root);
     set_names(container)?;
-    Err(program::run(&container.process, container.personality, &stdio, channel, true).into())
+    let hooks = StartHooks::prepare(&container.start_hooks)?;
+    Err(program::run(&container.process, container.personality, &stdio, channel, Some(&hooks)).into())
 }
 
 fn root_step(step: &'static str) -> impl Fn(sys::Error) -> FirstError {

@@ -61,7 +61,7 @@ fn join(
     }
     let root =
         file::open_at(file::here(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).map_err(JoinError::Root)?;
-    let stdio = open_streams(streams, &root, channel)?;
+    let stdio = open_streams(streams, &root, process, channel)?;
     drop(root);
-    Err(program::run(process, joined.personality, &stdio, channel, false).into())
+    Err(program::run(process, joined.personality, &stdio, channel, None).into())
 }

@@ -14,6 +14,7 @@ mod copy_up;
 pub mod device;
 mod environment;
 pub mod first;
+mod hooks;
 mod identity;
 pub mod join;
 mod lookup;
@@ -30,7 +31,7 @@ pub use resolve::text;
 use crate::channel::{ChildEnd, Note};
 use crate::sys::{self, file, process as kernel};
 use crate::words::chain;
-use husk_protocol::{Failure, FailureKind, TerminalSize};
+use husk_protocol::{Failure, FailureKind, Process, TerminalSize};
 use program::Stdio;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -72,12 +73,16 @@ fn begin(channel: &ChildEnd, streams: &Streams, more: &[&OwnedFd], id: &str) -> 
 fn open_streams(
     streams: Streams,
     root: impl AsFd,
+    process: &Process,
     channel: &ChildEnd,
 ) -> Result<Stdio, terminal::TerminalError> {
     match streams {
         Streams::Plain { stdin, stdout, stderr } => Ok(Stdio { stdin, stdout, stderr, terminal: false }),
         Streams::Terminal(size) => {
             let terminal = terminal::open(root, size)?;
+            if process.plain_newlines {
+                sys::terminal::keep_newlines(&terminal.slave).map_err(terminal::TerminalError::Peer)?;
+            }
             let peer = terminal::TerminalError::Peer;
             channel.tell(&Note::Terminal(terminal.master)).map_err(peer)?;
             let again = || terminal.slave.try_clone().map_err(|error| peer(error.into()));

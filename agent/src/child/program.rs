@@ -6,6 +6,7 @@
 //! without privilege, else just before privilege goes.
 
 use super::environment;
+use super::hooks::{HookError, StartHooks};
 use super::identity::{self, IdentityError};
 use super::lookup::{self, LookupError};
 use crate::channel::{ChildEnd, Note, Order};
@@ -50,6 +51,9 @@ pub enum ProgramError {
     /// The agent is gone or has given up.
     #[error("wait to start")]
     Wait(#[source] sys::Error),
+    /// See there.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// execve(2).
     #[error("exec {program}")]
     Execute {
@@ -72,16 +76,17 @@ pub struct Stdio {
     pub terminal: bool,
 }
 
-/// Becomes the process, waits for the order to start if `wait`, and executes the program. Returns only failures.
+/// Becomes the process and executes the program. Returns only failures. A container's first process, which has `hooks`,
+/// waits for the order to start before that, and then runs them.
 pub fn run(
     process: &Process,
     personality: Option<u64>,
     stdio: &Stdio,
     channel: &ChildEnd,
-    wait: bool,
+    hooks: Option<&StartHooks<'_>>,
 ) -> ProgramError {
     match prepare(process, personality, stdio, channel) {
-        Ok(program) => launch(process, program, channel, wait).unwrap_or_else(|error| error),
+        Ok(program) => launch(program, channel, hooks).unwrap_or_else(|error| error),
         Err(error) => error,
     }
 }
@@ -107,6 +112,8 @@ fn prepare(
         .map_err(ProgramError::Descriptors)?;
     let environment = environment::complete(&process.env, process.user.uid, root.as_fd());
     drop(root);
+    // Before the filter, which may know close_range(2) as little as its writer did. What is opened later says so itself.
+    file::close_all_on_exec().map_err(ProgramError::Descriptors)?;
     if !process.no_new_privileges {
         identity::load_filter(process)?;
     }
@@ -129,7 +136,6 @@ fn prepare(
     if let Some((_, Some(last))) = &process.cpu_affinity {
         identity::set_affinity(last)?;
     }
-    file::close_all_on_exec().map_err(ProgramError::Descriptors)?;
     if process.no_new_privileges {
         identity::load_filter(process)?;
     }
@@ -138,13 +144,13 @@ fn prepare(
 }
 
 fn launch(
-    _process: &Process,
     program: Program,
     channel: &ChildEnd,
-    wait: bool,
+    hooks: Option<&StartHooks<'_>>,
 ) -> Result<ProgramError, ProgramError> {
-    if wait {
+    if let Some(hooks) = hooks {
         channel.wait(Order::Start).map_err(ProgramError::Wait)?;
+        hooks.run()?;
     }
     let source = kernel::execute(&program.path, &program.arguments, &program.environment);
     Ok(ProgramError::Execute { program: program.path.to_string_lossy().into_owned(), source })

@@ -145,6 +145,15 @@ pub fn restore_signals() -> Result<()> {
     Ok(())
 }
 
+/// Has a command begin in a process group of its own, by fork and execve alone: what the standard library would rather
+/// use (posix_spawn, clone3) is not among the calls that an older filter knows.
+pub fn in_own_group(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let lead = || nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
+    // SAFETY: setpgid(2) alone is called between fork and execve.
+    unsafe { command.pre_exec(move || Ok(lead()?)) };
+}
+
 /// Writes back every dirty page of the file system that `file` is on.
 pub fn sync_file_system(file: impl AsFd) -> Result<()> {
     // SAFETY: a plain number.

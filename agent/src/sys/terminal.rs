@@ -30,6 +30,14 @@ pub fn take_control(terminal: impl AsFd) -> Result<()> {
     Ok(())
 }
 
+/// Has a terminal pass newlines on as they are written, without a carriage return.
+pub fn keep_newlines(terminal: impl AsFd) -> Result<()> {
+    use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+    let mut modes = tcgetattr(&terminal)?;
+    modes.output_flags.remove(OutputFlags::ONLCR);
+    Ok(tcsetattr(&terminal, SetArg::TCSANOW, &modes)?)
+}
+
 /// Sets a terminal's size.
 pub fn resize(terminal: impl AsFd, size: TerminalSize) -> Result<()> {
     let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };

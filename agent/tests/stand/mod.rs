@@ -408,6 +408,7 @@ pub fn container(script: &str) -> Container {
         personality: None,
         process_key: ProcessKey(0),
         process: shell(script),
+        start_hooks: StartHooks::default(),
     }
 }
 

@@ -12,3 +12,7 @@ mod g_files;
 mod h_machine;
 mod i_death;
 mod j_debian;
+mod k_linux;
+mod l_hooks;
+mod m_limits;
+mod n_options;

@@ -78,8 +78,8 @@ impl Conductor {
                 return Err(refused(ErrorKind::InvalidState, "cannot start an already running container"));
             }
         }
-        self.call(Call::Start { container: self.container }, deadline::EXECUTE)
-            .map_err(|error| failed(&error))?;
+        let within = self.start_within.get().copied().unwrap_or(deadline::EXECUTE);
+        self.call(Call::Start { container: self.container }, within).map_err(|error| failed(&error))?;
         self.lock().phase = Phase::Running;
         Ok(())
     }

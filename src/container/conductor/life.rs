@@ -11,6 +11,7 @@
 use super::streams::Offered;
 use super::{Conductor, deadline, failed, raise, refused};
 use crate::agent::CallError;
+use crate::config::hook;
 use crate::error::ErrorKind;
 use crate::machine::control::Phase;
 use crate::machine::order::{self, Failed, Report};
@@ -64,6 +65,9 @@ impl Life {
         self.await_agent(parent, since, timeout)?;
         tracing::debug!(milliseconds = elapsed(since), "the agent is up, and the parent's hooks have run");
         container.process.stdio = self.offered.stdio.clone();
+        let hooks = container.start_hooks.hooks.iter().map(|hook| hook.timeout.map(Duration::from_millis));
+        let hooks = hook::patience(hooks).unwrap_or(deadline::HOOK);
+        let _ = self.conductor.start_within.set(deadline::EXECUTE.saturating_add(hooks)); // set once only
 
         let conductor = Arc::clone(&self.conductor);
         let agent = self.conductor.agent.get().ok_or_else(|| failed(&CallError::Over))?;

@@ -63,6 +63,8 @@ pub struct Conductor {
     vcpus: Mutex<pause::Vcpus>,
     /// Held by a verb that moves the phase, so that two of them take turns.
     turn: Mutex<()>,
+    /// How long `Start` may take: set when it is known which hooks run then.
+    start_within: OnceLock<Duration>,
     state: Mutex<State>,
     /// Signalled when [`State::attached`] falls.
     detached: Condvar,
@@ -132,6 +134,7 @@ impl Conductor {
             agent: OnceLock::new(),
             vcpus: Mutex::default(),
             turn: Mutex::new(()),
+            start_within: OnceLock::new(),
             state: Mutex::new(state),
             detached: Condvar::new(),
             attention,
@@ -254,6 +257,8 @@ mod deadline {
     pub const CREATE: Duration = Duration::from_secs(50);
     /// `Start` and `Exec`: until execve has read the program from the root filesystem.
     pub const EXECUTE: Duration = Duration::from_secs(90);
+    /// A hook that has no time limit. Its author may be slow, but a machine is not held for ever.
+    pub const HOOK: Duration = Duration::from_secs(366 * 24 * 3600);
     /// All else.
     pub const CALL: Duration = Duration::from_secs(30);
     /// SIGKILL: until the agent says that it has been sent.

@@ -199,6 +199,7 @@ fn container(args: &[&str]) -> husk_protocol::Container {
         personality: None,
         process_key: ProcessKey(0),
         process: process(args),
+        start_hooks: Default::default(),
     }
 }
 

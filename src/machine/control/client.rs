@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// How long [`ask`] waits. Longer than everything that the machine itself waits for ([`super`]), so that its words
 /// arrive rather than ours.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What can go wrong with a request to a machine.
 #[derive(Debug, thiserror::Error)]
@@ -83,11 +83,20 @@ impl AsFd for Connection {
 
 /// Asks one thing of the machine behind `socket`.
 pub fn ask(socket: &Path, command: &Command) -> Result<Outcome, ClientError> {
+    ask_within(socket, command, Some(PATIENCE))
+}
+
+/// The same, with a patience of the caller's: `None` waits until the machine answers or ends.
+pub fn ask_within(
+    socket: &Path,
+    command: &Command,
+    within: Option<Duration>,
+) -> Result<Outcome, ClientError> {
     let mut connection = Connection::open(socket)?;
     // A machine that has no room for us says so and closes before it has read what we say: its words are worth more
     // than the broken pipe.
     match connection.send(command, &[]) {
-        Ok(()) | Err(ClientError::Gone) => connection.receive(Some(PATIENCE)),
+        Ok(()) | Err(ClientError::Gone) => connection.receive(within),
         Err(error) => Err(error),
     }
 }
