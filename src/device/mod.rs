@@ -17,6 +17,7 @@
 pub mod console;
 mod event;
 pub mod fs;
+pub mod net;
 pub mod rng;
 #[cfg(test)]
 pub mod testing;

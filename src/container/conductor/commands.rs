@@ -78,6 +78,8 @@ impl Conductor {
                 return Err(refused(ErrorKind::InvalidState, "cannot start an already running container"));
             }
         }
+        // Callers put interfaces into the namespace between create and start.
+        self.settle_network()?;
         self.call(Call::Start { container: self.container }, deadline::EXECUTE)
             .map_err(|error| failed(&error))?;
         self.lock().phase = Phase::Running;

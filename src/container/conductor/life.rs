@@ -65,6 +65,8 @@ impl Life {
         tracing::debug!(milliseconds = elapsed(since), "the agent is up, and the parent's hooks have run");
         container.process.stdio = self.offered.stdio.clone();
 
+        // Kernel parameters of an interface are set when the container is made.
+        self.conductor.settle_network()?;
         let conductor = Arc::clone(&self.conductor);
         let agent = self.conductor.agent.get().ok_or_else(|| failed(&CallError::Over))?;
         agent.begin(Call::Create(Box::new(container)), move |outcome| {
@@ -246,6 +248,9 @@ impl Life {
             self.flush();
         }
         self.hear_out();
+        if let Some(network) = self.conductor.network.get() {
+            network.end();
+        }
         tracing::debug!("the machine ends");
         status
     }
