@@ -14,6 +14,7 @@
 
 pub mod bundle;
 pub mod census;
+pub mod network;
 pub mod pty;
 pub mod running;
 pub mod runtime;

@@ -12,3 +12,4 @@ mod g_files;
 mod h_machine;
 mod i_death;
 mod j_debian;
+mod l_network;

@@ -248,9 +248,6 @@ impl Life {
             self.flush();
         }
         self.hear_out();
-        if let Some(network) = self.conductor.network.get() {
-            network.end();
-        }
         tracing::debug!("the machine ends");
         status
     }
@@ -361,8 +358,11 @@ fn abandoned() -> Failed {
 }
 
 impl Drop for Life {
-    /// Nothing is left waiting in the guest for a life that was never led.
+    /// Nothing is left waiting in the guest for a life that was never led, and nothing on the host after any.
     fn drop(&mut self) {
+        if let Some(network) = self.conductor.network.get() {
+            network.end();
+        }
         if let Some(agent) = self.conductor.agent.get() {
             agent.end();
         }

@@ -143,6 +143,9 @@ impl Network {
     /// Lets the interfaces go: whoever uses the namespace next finds them as they were.
     pub fn end(&self) {
         let mut state = self.shared.lock();
+        if state.over {
+            return;
+        }
         state.over = true;
         state.asked = state.asked.saturating_add(1);
         let number = state.asked;
@@ -155,6 +158,12 @@ impl Network {
             }
             state = self.shared.passed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
