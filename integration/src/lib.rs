@@ -15,6 +15,7 @@
 pub mod bundle;
 pub mod census;
 pub mod created;
+pub mod network;
 pub mod pty;
 pub mod running;
 pub mod runtime;

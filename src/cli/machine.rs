@@ -9,10 +9,11 @@
 //! Of its caller's descriptors it keeps those of the container, and these only until the vsock device has them.
 
 use crate::container::conductor::streams::{Offered, Streams};
-use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life};
+use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Tuns};
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
-use crate::host::capability;
+use crate::host::netlink::Netlink;
+use crate::host::{capability, tap};
 use crate::machine::control::{server, wire::WireError};
 use crate::machine::order::{self, Descriptor, Failed, NetworkNamespace, Order, Report};
 use crate::machine::{Jail, Machine, Parts, Running};
@@ -28,6 +29,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The loopback's number in every namespace.
+const LOOPBACK: u32 = 1;
 /// How many of the kernel's last lines a message shows, and among how many a panic is looked for.
 const LINES_SHOWN: usize = 5;
 const LINES_SEARCHED: usize = 100;
@@ -125,7 +128,11 @@ impl Prepared {
         let offered = Offered::of(descriptors, &streams).map_err(|error| because(ErrorKind::Host, &error))?;
 
         let kernel_log = machine.kernel_log();
+        let tuns = Tuns::open();
         jail.enter().map_err(|error| of(&error))?;
+        // TAPs are made while the guest boots.
+        let network = Network::begin(machine.spares(), tuns)
+            .map_err(|error| host("look after the network namespace", &error))?;
         let since = Instant::now();
         let running = machine.run().map_err(|error| of(&error))?;
         for (step, since) in running.timeline().steps() {
@@ -138,6 +145,7 @@ impl Prepared {
         let container = &order.container;
         let conductor = Conductor::open(container.key, container.process_key, guest, streams)
             .map_err(|error| host("prepare for events", &error))?;
+        conductor.take_network(network);
         conductor.converse(agent).map_err(|error| host("make a thread for the agent", &error))?;
         server::serve(control, Arc::new(Commands(Arc::clone(&conductor))))
             .map_err(|error| host("make a thread for the control socket", &error))?;
@@ -177,7 +185,11 @@ impl Received {
 fn enter_network(network: &NetworkNamespace) -> Result<(), Failed> {
     match network {
         NetworkNamespace::New => {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| host("make a network namespace", &error))
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| host("make a network namespace", &error))?;
+            // As runc does: what callers put into the namespace may count on it.
+            Netlink::open()
+                .and_then(|mut netlink| tap::set_up(&mut netlink, LOOPBACK))
+                .map_err(|error| host("bring the loopback up", &error))
         }
         NetworkNamespace::Path(path) => {
             let attempt = || format!("enter the network namespace {}", path.display());

@@ -20,6 +20,7 @@ pub mod fs;
 #[cfg(fuzzing)]
 #[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
 pub mod fuzzing;
+pub mod net;
 pub mod rng;
 #[cfg(test)]
 pub mod testing;

@@ -27,6 +27,11 @@ pub fn keep_only(kept: CapabilitySet) -> io::Result<()> {
     set(kept)
 }
 
+/// Takes from the calling thread all capabilities but `kept`, which it has. The bounding set stays as it is.
+pub fn narrow(kept: CapabilitySet) -> io::Result<()> {
+    set(kept)
+}
+
 /// Takes all capabilities from the calling thread. The bounding set stays as it is: where no privileges can be gained
 /// (no_new_privs) it means nothing.
 pub fn drop_all() -> io::Result<()> {

@@ -13,6 +13,7 @@ use super::order::MachineConfig;
 use super::parts::Parts;
 use super::ports::{MARK_PORT, Marks, RESET_PORT, ResetLine};
 use super::slots::Slots;
+use super::spare::{SPARE_SLOTS, Spares};
 use super::timeline::Timeline;
 use super::vcpu::Surroundings;
 use super::{Machine, MachineError};
@@ -30,7 +31,7 @@ impl Machine {
         let timeline = Arc::new(Timeline::new());
         check(config)?;
         let kvm = Kvm::open()?;
-        let vm = kvm.create_machine(config.vcpus)?;
+        let vm = Arc::new(kvm.create_machine(config.vcpus)?);
         timeline.step("machine created");
 
         let memory = memory::map(&layout::memory(u64::from(config.memory_mib) << 20), Source::Fresh)?;
@@ -58,6 +59,8 @@ impl Machine {
         slots.add(Box::new(root), &mut command_line)?;
         slots.add(Box::new(share), &mut command_line)?;
         slots.add(Box::new(Rng::new()), &mut command_line)?;
+        // Last: whoever adds a device adds it before them.
+        let spares = slots.spare(SPARE_SLOTS, &mut command_line)?;
         let devices = slots.finish();
         timeline.step("devices connected");
 
@@ -97,6 +100,7 @@ impl Machine {
             share_exports,
             kernel_log,
             timeline,
+            spares: Arc::new(Spares::new(vm.clone(), memory.clone(), spares)),
             held: super::Held { vm, memory, windows: devices.windows },
         })
     }

@@ -10,6 +10,9 @@
 //! The process has one thread when it builds the jail (namespaces and privileges belong to threads, and those made
 //! later inherit them). Threads that serve no files then drop the last capabilities too.
 //!
+//! The thread that looks after the network namespace keeps CAP_NET_ADMIN, and nothing else. Without CAP_SYS_ADMIN and
+//! without a path to another namespace that is power over the container's own interfaces and no others.
+//!
 //! What the file server keeps: to act as any of the guest's users on the shared trees (owners, modes, device nodes,
 //! file capabilities). CAP_SYS_ADMIN is not among it, so extended attributes called `trusted.*` cannot be set or seen.
 //!
@@ -120,7 +123,7 @@ impl Jail {
 
 fn drop_privileges() -> Result<(), JailError> {
     rustix::thread::set_no_new_privs(true).map_err(|error| host("refuse new privileges")(error.into()))?;
-    capability::keep_only(FILE_SERVER).map_err(host("drop capabilities"))?;
+    capability::keep_only(FILE_SERVER.union(NETWORK)).map_err(host("drop capabilities"))?;
     let limit = |resource, most| setrlimit(resource, most, most).map_err(io::Error::from);
     limit(Resource::RLIMIT_CORE, 0).map_err(host("forbid core dumps"))?;
     limit(Resource::RLIMIT_NOFILE, MOST_DESCRIPTORS).map_err(host("limit descriptors"))?;
@@ -190,7 +193,7 @@ impl Kind for JailError {
 }
 
 /// What acting as the guest's users on files takes.
-const FILE_SERVER: CapabilitySet = CapabilitySet::CHOWN
+pub(super) const FILE_SERVER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
@@ -199,6 +202,9 @@ const FILE_SERVER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::SETFCAP);
+/// What interfaces that come and go take: of one thread that serves no guest
+/// ([`crate::host::network`]), and only within the namespace that the process is in.
+const NETWORK: CapabilitySet = CapabilitySet::NET_ADMIN;
 /// For the names of a few thousand mount points and nothing else.
 const ROOT_BYTES: u64 = 1 << 20;
 /// Of these the file servers take most.

@@ -4,7 +4,8 @@
 //!   MachineConfig + Parts --assemble--> Machine --(the process enters its jail)--> run --> Running --> Ended
 //! ```
 //! - [`assemble`] puts it together: [`kvm`], [`memory`], what is booted ([`parts`], [`elf`], [`boot`]), what the
-//!   processor's architecture wants ([`arch`]), devices in their [`slots`] on a [`bus`], a few [`ports`].
+//!   processor's architecture wants ([`arch`]), devices in their [`slots`] (some of them [`spare`]) on a [`bus`],
+//!   a few [`ports`].
 //! - [`jail`] takes everything else on the host away from the process.
 //! - [`running`], [`vcpu`], [`gate`] and [`end`] are the life of the guest. [`timeline`] says how long each step took.
 //! - [`order`] and [`control`] are how the process is told what to do.
@@ -33,6 +34,7 @@ pub mod ports;
 pub mod running;
 mod seed;
 pub mod slots;
+pub mod spare;
 pub mod timeline;
 pub mod vcpu;
 
@@ -40,6 +42,7 @@ pub use end::Ended;
 pub use jail::Jail;
 pub use parts::Parts;
 pub use running::Running;
+pub use spare::Spares;
 
 use crate::device::console::KernelLog;
 use crate::device::fs::Exports;
@@ -61,13 +64,14 @@ pub struct Machine {
     share_exports: Arc<Exports>,
     kernel_log: Arc<KernelLog>,
     timeline: Arc<timeline::Timeline>,
+    spares: Arc<Spares>,
     held: Held,
 }
 
 /// What has to stay as long as the guest may run: without these descriptors and mappings there is no machine.
 #[expect(dead_code)] // it is there to be there
 struct Held {
-    vm: VmFd,
+    vm: Arc<VmFd>,
     memory: Memory,
     /// Their drop would end the devices' threads.
     windows: Vec<Arc<Mmio>>,
@@ -92,6 +96,11 @@ impl Machine {
     /// What the guest's kernel says.
     pub fn kernel_log(&self) -> Arc<KernelLog> {
         self.kernel_log.clone()
+    }
+
+    /// Where devices may be put while the guest runs.
+    pub fn spares(&self) -> Arc<Spares> {
+        self.spares.clone()
     }
 
     /// When each step happened, for steps of others.

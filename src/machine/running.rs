@@ -1,11 +1,13 @@
 //! A guest that runs.
 
 use super::end::{End, Ended};
+use super::jail::FILE_SERVER;
 use super::timeline::Timeline;
 use super::vcpu::{self, Surroundings};
 use super::{Held, Machine, MachineError};
 use crate::device::transport::serve;
 use crate::host::capability;
+use rustix::thread::CapabilitySet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +30,11 @@ impl Machine {
             let name = device.description().name;
             let needs = device_needs(name);
             let body = move || {
-                if needs == Needs::Nothing && !dropped(name) {
+                let walled = match needs {
+                    Needs::Nothing => dropped(name),
+                    Needs::FileServer => kept(name, FILE_SERVER),
+                };
+                if !walled {
                     return;
                 }
                 serve(device, seat);
@@ -106,8 +112,12 @@ fn device_needs(name: &str) -> Needs {
 }
 
 /// Takes all capabilities from the calling thread. A thread that keeps some must not serve the guest.
-fn dropped(thread: &str) -> bool {
-    let result = capability::drop_all();
+pub(super) fn dropped(thread: &str) -> bool {
+    kept(thread, CapabilitySet::empty())
+}
+
+fn kept(thread: &str, kept: CapabilitySet) -> bool {
+    let result = capability::narrow(kept);
     if let Err(error) = &result {
         tracing::error!(thread, %error, "cannot drop capabilities");
     }

@@ -3,6 +3,7 @@
 use super::arch::current::layout;
 use super::boot::command_line::CommandLine;
 use super::bus::{Bus, BusError, Target};
+use super::spare;
 use crate::device::transport::{DeviceThread, Mmio, Seat, TransportError, device_thread, mmio};
 use crate::device::{Device, Memory};
 use kvm_ioctls::{IoEventAddress, VmFd};
@@ -60,6 +61,24 @@ impl<'m> Slots<'m> {
         Ok(())
     }
 
+    /// Keeps the next `count` slots for devices that come later. They are named on the kernel's command line too.
+    pub(super) fn spare(
+        &mut self,
+        count: usize,
+        command_line: &mut CommandLine,
+    ) -> Result<Vec<(usize, Arc<spare::Place>)>, SlotError> {
+        let mut places = Vec::with_capacity(count);
+        let first = self.windows.len();
+        for slot in (first..layout::DEVICE_SLOTS).take(count) {
+            let (address, line) = place(slot).ok_or(SlotError::Full { device: "spare" })?;
+            let vacant = Arc::new(spare::Place::default());
+            self.bus.add(address, layout::DEVICE_SIZE, vacant.clone())?;
+            command_line.device(address, layout::DEVICE_SIZE, line);
+            places.push((slot, vacant));
+        }
+        Ok(places)
+    }
+
     /// The result.
     pub fn finish(self) -> Filled {
         Filled { bus: self.bus, windows: self.windows, seats: self.seats }
@@ -77,7 +96,7 @@ impl Target for Mmio {
 }
 
 /// Address and interrupt line of a slot.
-fn place(slot: usize) -> Option<(u64, u32)> {
+pub(super) fn place(slot: usize) -> Option<(u64, u32)> {
     let number = u32::try_from(slot).ok().filter(|_| slot < layout::DEVICE_SLOTS)?;
     let address = u64::from(number).checked_mul(layout::DEVICE_SIZE)?.checked_add(layout::DEVICES)?;
     Some((address, layout::DEVICE_LINE.checked_add(number)?))

@@ -19,15 +19,15 @@ pub use container::{
     Resources, Root, StartHooks, TimeOffset,
 };
 pub use message::{
-    Answer, Call, Exec, Exited, Failure, FailureKind, FromAgent, GuestProcess, ProcessStatus, Ready, Request,
-    Stats, Target,
+    Answer, Call, Exec, Exited, Failure, FailureKind, FromAgent, GuestProcess, Interface, NetworkRequest,
+    ProcessStatus, Ready, Request, Stats, Target,
 };
 pub use process::{Capabilities, IoPriority, Process, ResourceLimit, Scheduler, Stdio, TerminalSize, User};
 
 use serde::{Deserialize, Serialize};
 
 /// Bumped whenever a message changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The vsock port on the host (CID 2) that the agent connects to when it is up.
 pub const CONTROL_PORT: u32 = 1;

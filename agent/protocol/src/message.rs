@@ -71,11 +71,33 @@ pub enum Call {
     },
     /// Writes back every dirty page of the shared file systems. Asked before the machine goes away.
     Flush,
+    /// Binds drivers to network devices that the host has put into these slots (numbers of virtio-mmio devices, as the
+    /// kernel counts them). Answered with [`Answer::Interfaces`], in the same order.
+    AttachInterfaces {
+        /// Which.
+        slots: Vec<u32>,
+    },
+    /// Unbinds the driver of a slot's network device, which the host is about to take away.
+    DetachInterface {
+        /// Which.
+        slot: u32,
+    },
+    /// Hands requests to the kernel's network (rtnetlink), in order, up to the first that fails and may not.
+    ConfigureNetwork(Vec<NetworkRequest>),
     /// Steps the wall clock, after a pause or a restore.
     SetClock {
         /// Nanoseconds since the epoch.
         nanoseconds: u64,
     },
+}
+
+/// A request to the kernel's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRequest {
+    /// A whole netlink message that asks for an acknowledgement. Interfaces' numbers in it are the guest's.
+    pub message: Vec<u8>,
+    /// Whether it is no failure if the kernel refuses.
+    pub may_fail: bool,
 }
 
 /// One more process in a container.
@@ -142,6 +164,17 @@ pub enum Answer {
     Processes(Vec<GuestProcess>),
     /// A container's counters.
     Stats(Box<Stats>),
+    /// Interfaces that were attached.
+    Interfaces(Vec<Interface>),
+}
+
+/// A network interface in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its number.
+    pub index: u32,
+    /// Its name at the moment.
+    pub name: String,
 }
 
 /// A process as `ps` shows it.

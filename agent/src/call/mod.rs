@@ -10,6 +10,7 @@ mod exec;
 mod flush;
 pub mod freeze;
 pub mod memory;
+mod network;
 mod processes;
 mod resize;
 mod signal;
@@ -34,6 +35,9 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::Freeze { container, frozen } => freeze::call(agent, id, container, frozen),
         Call::Update { container, resources } => update::call(agent, id, container, &resources),
         Call::Delete { container } => delete::call(agent, id, container),
+        Call::AttachInterfaces { slots } => network::attach(agent, id, slots),
+        Call::DetachInterface { slot } => network::detach(agent, id, slot),
+        Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
         Call::Flush => flush::call(agent, id),
         Call::SetClock { nanoseconds } => clock::call(nanoseconds),
     };

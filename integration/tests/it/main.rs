@@ -16,3 +16,4 @@ mod k_linux;
 mod l_hooks;
 mod m_limits;
 mod n_options;
+mod o_network;

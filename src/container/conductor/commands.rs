@@ -78,6 +78,8 @@ impl Conductor {
                 return Err(refused(ErrorKind::InvalidState, "cannot start an already running container"));
             }
         }
+        // Callers put interfaces into the namespace between create and start.
+        self.settle_network()?;
         let within = self.start_within.get().copied().unwrap_or(deadline::EXECUTE);
         self.call(Call::Start { container: self.container }, within).map_err(|error| failed(&error))?;
         self.lock().phase = Phase::Running;

@@ -69,6 +69,8 @@ impl Life {
         let hooks = hook::patience(hooks).unwrap_or(deadline::HOOK);
         let _ = self.conductor.start_within.set(deadline::EXECUTE.saturating_add(hooks)); // set once only
 
+        // Kernel parameters of an interface are set when the container is made.
+        self.conductor.settle_network()?;
         let conductor = Arc::clone(&self.conductor);
         let agent = self.conductor.agent.get().ok_or_else(|| failed(&CallError::Over))?;
         agent.begin(Call::Create(Box::new(container)), move |outcome| {
@@ -360,8 +362,11 @@ fn abandoned() -> Failed {
 }
 
 impl Drop for Life {
-    /// Nothing is left waiting in the guest for a life that was never led.
+    /// Nothing is left waiting in the guest for a life that was never led, and nothing on the host after any.
     fn drop(&mut self) {
+        if let Some(network) = self.conductor.network.get() {
+            network.end();
+        }
         if let Some(agent) = self.conductor.agent.get() {
             agent.end();
         }

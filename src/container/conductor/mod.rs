@@ -17,6 +17,7 @@ mod commands;
 mod exec;
 mod kill;
 mod life;
+pub mod network;
 mod pause;
 pub mod streams;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tests;
 
 pub use commands::Commands;
 pub use life::{Boot, Life};
+pub use network::{Network, Tuns};
 
 use crate::agent::{CallError, Conversation, Hear};
 use crate::error::{ErrorKind, Kind, chain};
@@ -58,6 +60,8 @@ pub struct Conductor {
     first: ProcessKey,
     guest: Arc<dyn Guest>,
     streams: Arc<dyn Streams>,
+    /// Set before the container is made.
+    network: OnceLock<Network>,
     /// Set before anything is asked.
     agent: OnceLock<Arc<Conversation>>,
     vcpus: Mutex<pause::Vcpus>,
@@ -131,6 +135,7 @@ impl Conductor {
             first,
             guest,
             streams,
+            network: OnceLock::new(),
             agent: OnceLock::new(),
             vcpus: Mutex::default(),
             turn: Mutex::new(()),
@@ -148,6 +153,19 @@ impl Conductor {
         // Only the first counts; there is no second.
         let _ = self.agent.set(conversation);
         Ok(())
+    }
+
+    /// Looks after the container's network, from the agent's greeting on.
+    pub fn take_network(&self, network: Network) {
+        // There is one.
+        let _ = self.network.set(network);
+    }
+
+    /// Waits until the guest has the interfaces that the container has at this moment.
+    fn settle_network(self: &Arc<Self>) -> Result<(), Failed> {
+        let Some(network) = self.network.get() else { return Ok(()) };
+        network.serve_guest(self);
+        network.settle()
     }
 
     /// Asks the agent, whether or not the guest is paused, and waits for its answer.

@@ -1,0 +1,122 @@
+//! Network: interfaces that come and go, and how they are set up.
+//!
+//! A device that the host puts into a slot after boot makes no noise: the kernel looked at the slot once, found it vacant,
+//! and looks again when its driver is told to bind it. What an interface is called, its addresses and its routes are
+//! the host's to word: requests go to the kernel as they come.
+//!
+//! All of it waits for the kernel's network lock, which a container may hold: so it is done in helpers.
+
+use super::{Outcome, failure, refused};
+use crate::agent::Agent;
+use crate::{job, start, sys};
+use husk_protocol::{Answer, Failure, FailureKind, Interface, NetworkRequest};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
+
+/// Binds the driver, and finds the interface that came of it.
+pub fn attach(agent: &mut Agent, request: u32, slots: Vec<u32>) -> Outcome {
+    start::need_sysfs().map_err(|error| refused("mount sysfs", error))?;
+    job::start(agent, Some(request), move || {
+        slots.into_iter().map(attach_one).collect::<Result<_, _>>().map(Answer::Interfaces)
+    });
+    Ok(None)
+}
+
+/// Unbinds the driver; the interface is gone then.
+pub fn detach(agent: &mut Agent, request: u32, slot: u32) -> Outcome {
+    start::need_sysfs().map_err(|error| refused("mount sysfs", error))?;
+    job::start(agent, Some(request), move || {
+        if !is_bound(slot) {
+            return Ok(Answer::Done);
+        }
+        let done = fs::write(Path::new(DRIVER).join("unbind"), name(slot));
+        done.map(|()| Answer::Done).map_err(|error| refused(&format!("let go of the device in slot {slot}"), error))
+    });
+    Ok(None)
+}
+
+/// Hands requests to the kernel.
+pub fn configure(agent: &mut Agent, request: u32, requests: Vec<NetworkRequest>) -> Outcome {
+    job::start(agent, Some(request), move || {
+        let socket = open().map_err(|error| refused("open a route socket", error))?;
+        for (number, request) in requests.iter().enumerate() {
+            if let Err(error) = ask(&socket, &request.message)
+                && !request.may_fail
+            {
+                let kind = request.message.get(4..6).and_then(|bytes| bytes.try_into().ok());
+                let kind = kind.map_or(0, u16::from_ne_bytes);
+                return Err(refused(&format!("network request {number} (kind {kind})"), error));
+            }
+        }
+        Ok(Answer::Done)
+    });
+    Ok(None)
+}
+
+fn attach_one(slot: u32) -> Result<Interface, Failure> {
+    if !is_bound(slot) {
+        let done = fs::write(Path::new(DRIVER).join("bind"), name(slot));
+        done.map_err(|error| refused(&format!("bind the device in slot {slot}"), error))?;
+    }
+    let missing = || failure(FailureKind::Guest, format!("the device in slot {slot} has no interface"));
+    let interface = interface(slot).ok_or_else(missing)?;
+    let index = fs::read_to_string(interface.join("ifindex")).ok();
+    let index = index.and_then(|text| text.trim().parse().ok()).ok_or_else(missing)?;
+    let name = interface.file_name().ok_or_else(missing)?.to_string_lossy().into_owned();
+    Ok(Interface { index, name })
+}
+
+/// `.../virtio-mmio.4/virtio4/net/eth0`.
+fn interface(slot: u32) -> Option<PathBuf> {
+    let inside = |directory: &Path, prefix: &str| {
+        let entries = fs::read_dir(directory).ok()?;
+        entries.flatten().map(|entry| entry.path()).find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+        })
+    };
+    inside(&inside(&device(slot), "virtio")?.join("net"), "")
+}
+
+fn is_bound(slot: u32) -> bool {
+    device(slot).join("driver").exists()
+}
+
+fn device(slot: u32) -> PathBuf {
+    Path::new("/sys/bus/platform/devices").join(name(slot))
+}
+
+fn name(slot: u32) -> String {
+    format!("virtio-mmio.{slot}")
+}
+
+fn open() -> sys::Result<OwnedFd> {
+    let (family, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
+    let socket = socket(family, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// Sends a request and waits for its acknowledgement: length, kind (2: an error, or 0 for none), flags, sequence, port,
+/// and then the error.
+fn ask(socket: &OwnedFd, message: &[u8]) -> sys::Result<()> {
+    send(socket.as_raw_fd(), message, MsgFlags::empty())?;
+    let mut answer = [0; 4096];
+    loop {
+        let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        let answer = answer.get(..length).unwrap_or_default();
+        let is_error = answer.get(4..6).is_some_and(|kind| kind == 2u16.to_ne_bytes());
+        let number = answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+        match number {
+            Some(0) if is_error => return Ok(()),
+            Some(error) if is_error => return Err(sys::Error(Errno::from_raw(error.saturating_neg()))),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The network: what is in a container's network namespace is inside, from its start and as it changes.
+
+use husk_integration::{
+    bundle::{Bundle, Image},
+    census::Census,
+    network::{Bridge, census, ip},
+    running::Running,
+    runtime::{Output, Runtime, run as run_command},
+    scenario::{run, size},
+};
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// What a container sees of its interfaces, in an order that does not depend on their numbers. Not the numbers, nor the
+/// other end of a veth, nor flags of an address (nobody has to look for duplicates twice).
+const LOOK: &str = r#"
+for i in $(ls /sys/class/net); do
+    echo "$i $(cat /sys/class/net/$i/address /sys/class/net/$i/mtu | tr '\n' ' ')"
+    ip addr show dev $i | sed -n 's/^ *\(inet6* [^ ]*\( brd [^ ]*\)*\( scope [a-z]*\)\).*/\1/p' | sort
+done
+echo routes; ip route | sed 's/ *$//' | sort; ip -6 route | sed 's/ *$//' | sort
+echo neighbours; ip neigh | grep PERM | sort
+echo links; ip link | grep -c ','"#;
+
+fn in_namespace(runtime: Runtime, namespace: &str, script: &str) -> Output {
+    run(runtime, Image::Busybox, &["sh", "-c", script], |bundle| {
+        bundle.join(namespace);
+        bundle.allow_network();
+    })
+}
+
+/// Waits until `look` gives what is wanted; how long that took.
+#[track_caller]
+fn within_a_second(wanted: &str, mut look: impl FnMut() -> String) {
+    let limit = Duration::from_millis(size(1000, 5000));
+    let begun = Instant::now();
+    loop {
+        let seen = look();
+        if seen == wanted {
+            eprintln!("seen after {} ms", begun.elapsed().as_millis());
+            return;
+        }
+        assert!(begun.elapsed() < limit, "after {limit:?}: {seen:?} instead of {wanted:?}");
+    }
+}
+
+/// A container that sleeps in a namespace.
+fn asleep(namespace: &str) -> Running {
+    let mut bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
+    bundle.join(namespace);
+    bundle.allow_network();
+    Running::new(bundle, Stdio::null(), Stdio::null())
+}
+
+fn exec(container: &Running, script: &str) -> String {
+    let caps = ["--cap", "CAP_NET_RAW", "--cap", "CAP_NET_ADMIN"];
+    let words = ["exec"].into_iter().chain(caps).chain([container.id.as_str(), "sh", "-c", script]);
+    Runtime::Husk.call(words).ok().stdout
+}
+
+fn kill(mut container: Running) {
+    Runtime::Husk.call(["kill", &container.id, "KILL"]).ok();
+    assert_eq!(container.end(), 137);
+}
+
+#[test]
+fn interfaces_addresses_routes_and_neighbours_are_as_under_runc() {
+    let before = Census::take();
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    // The second one first: neither their order nor their numbers may matter.
+    bridge.plug(&namespace, "eth1", 3);
+    bridge.plug(&namespace, "eth0", 2);
+    ip(&format!("-n {namespace} link set eth0 mtu 1400"));
+    ip(&format!("-n {namespace} route add default via {} dev eth0", bridge.ipv4(1)));
+    ip(&format!("-n {namespace} -6 route add default via {} dev eth0", bridge.ipv6(1)));
+    ip(&format!("-n {namespace} route add 192.0.2.0/24 via {} dev eth1 metric 50", bridge.ipv4(9)));
+    ip(&format!("-n {namespace} route add blackhole 198.51.100.0/24"));
+    ip(&format!("-n {namespace} neigh add {} lladdr 02:00:00:00:00:09 dev eth0 nud permanent", bridge.ipv4(9)));
+    let left = census(&namespace);
+    let expected = in_namespace(Runtime::Runc, &namespace, LOOK).ok().stdout;
+    let seen = in_namespace(Runtime::Husk, &namespace, LOOK).ok().stdout;
+    assert_eq!(seen, expected);
+    assert!(seen.contains("default via") && seen.contains("02:00:00:00:00:09"), "{seen}");
+    assert_eq!(census(&namespace), left, "links and queueing disciplines");
+    drop(bridge);
+    before.assert_unchanged();
+}
+
+#[test]
+fn without_an_interface_there_is_only_the_loopback() {
+    let look = "ls /sys/class/net; ping -c 1 127.0.0.1 >/dev/null && echo pong";
+    let output = run(Runtime::Husk, Image::Busybox, &["sh", "-c", look], Bundle::allow_network);
+    assert_eq!(output.ok().stdout, "lo\npong\n");
+}
+
+#[test]
+fn the_hosts_network_is_refused_with_what_to_use_instead() {
+    for path in [None, Some("/proc/1/ns/net")] {
+        let output = run(Runtime::Husk, Image::Busybox, &["true"], |bundle| {
+            let list = bundle.config["linux"]["namespaces"].as_array_mut().expect("a list");
+            match path {
+                None => list.retain(|entry| entry["type"] != "network"),
+                Some(path) => {
+                    let of_network = list.iter_mut().filter(|entry| entry["type"] == "network");
+                    of_network.for_each(|entry| entry["path"] = path.into());
+                }
+            }
+        });
+        assert_eq!(output.code, 1);
+        assert!(output.stderr.contains("docker run --network bridge"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn bytes_arrive_whole_both_ways() {
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    bridge.plug(&namespace, "eth0", 2);
+    let bytes: Vec<u8> = (0..size(256 << 20, 4 << 20)).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let container = asleep(&namespace);
+    for address in [bridge.ipv4(1), bridge.ipv6(1)] {
+        // Out: it sends back what it gets, so both directions carry all of it.
+        let listener = TcpListener::bind((address.as_str(), 0)).expect("the bridge has that address");
+        let port = listener.local_addr().expect("it is bound").port();
+        let serving = {
+            let bytes = bytes.clone();
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("the container connects");
+                let mut writer = stream.try_clone().expect("a descriptor");
+                let begun = Instant::now();
+                let length = bytes.len();
+                let sending = std::thread::spawn(move || {
+                    writer.write_all(&bytes).expect("it is taken");
+                    writer.shutdown(std::net::Shutdown::Write).expect("it is open");
+                });
+                let mut back = Vec::new();
+                stream.read_to_end(&mut back).expect("it comes back");
+                sending.join().expect("all was sent");
+                let rate = length as f64 / begun.elapsed().as_secs_f64() / 1e6;
+                eprintln!("{rate:.1} MB/s each way at once");
+                back
+            })
+        };
+        exec(&container, &format!("nc {address} {port} -e cat"));
+        assert!(serving.join().expect("no panic") == bytes);
+    }
+    // In.
+    exec(&container, "nc -l -p 7000 -e cat >/dev/null 2>&1 & sleep 0.2");
+    let mut stream = TcpStream::connect((bridge.ipv4(2), 7000)).expect("the container listens");
+    stream.write_all(b"hello").expect("it is taken");
+    stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    let mut back = String::new();
+    stream.read_to_string(&mut back).expect("it comes back");
+    assert_eq!(back, "hello");
+    kill(container);
+}
+
+#[test]
+fn a_datagram_as_large_as_there_is_arrives_both_ways() {
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    bridge.plug(&namespace, "eth0", 2);
+    let socket = UdpSocket::bind((bridge.ipv4(1), 0)).expect("the bridge has that address");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
+    let (host, port) = (bridge.ipv4(1), socket.local_addr().expect("it is bound").port());
+    let echo = std::thread::spawn(move || {
+        let mut datagram = vec![0; 70_000];
+        let (length, from) = socket.recv_from(&mut datagram).expect("it arrives");
+        socket.send_to(&datagram[..length], from).expect("it is sent back");
+        length
+    });
+    let perl = format!(
+        "use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto => 'udp', PeerAddr => '{host}', PeerPort => {port});
+         $s->send('x' x 65507); $s->recv(my $back, 70000); print length $back;"
+    );
+    let output = run(Runtime::Husk, Image::Debian, &["perl", "-e", &perl], |bundle| bundle.join(&namespace));
+    assert_eq!(output.ok().stdout, "65507");
+    assert_eq!(echo.join().expect("no panic"), 65_507);
+}
+
+#[test]
+fn what_changes_in_the_namespace_changes_inside() {
+    let before = Census::take();
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    let container = asleep(&namespace);
+    let names = || exec(&container, "ls /sys/class/net | tr '\\n' ' '");
+    assert_eq!(names(), "lo ");
+    // It comes, as Docker brings it: under another name at first.
+    bridge.plug(&namespace, "veth0", 2);
+    ip(&format!("-n {namespace} link set veth0 name eth0"));
+    ip(&format!("-n {namespace} route add default via {}", bridge.ipv4(1)));
+    within_a_second("eth0 lo ", names);
+    let ping = format!("ping -c 1 -w 5 {} >/dev/null && echo pong", bridge.ipv4(1));
+    assert_eq!(exec(&container, &ping), "pong\n");
+    // A second one; the first gets another address, MTU and MAC.
+    bridge.plug(&namespace, "eth1", 3);
+    within_a_second("eth0 eth1 lo ", names);
+    ip(&format!("-n {namespace} addr del {}/24 dev eth0", bridge.ipv4(2)));
+    ip(&format!("-n {namespace} addr add {}/24 dev eth0", bridge.ipv4(7)));
+    ip(&format!("-n {namespace} link set eth0 mtu 1300 address 02:00:00:00:00:07"));
+    let wanted = format!("inet {}/24 1300 02:00:00:00:00:07 ", bridge.ipv4(7));
+    within_a_second(&wanted, || {
+        exec(
+            &container,
+            "ip -4 addr show dev eth0 | sed -n 's/^ *\\(inet [^ ]*\\).*/\\1/p' | tr '\\n' ' '
+             cat /sys/class/net/eth0/mtu /sys/class/net/eth0/address | tr '\\n' ' '",
+        )
+    });
+    ip(&format!("-n {namespace} link del eth1"));
+    within_a_second("eth0 lo ", names);
+    // Removed while traffic flows, and back, and again, more often than there are slots.
+    exec(&container, &format!("ping -i 0.01 {} >/dev/null 2>&1 &", bridge.ipv4(1)));
+    for _ in 0..size(20, 10) {
+        bridge.unplug(2);
+        within_a_second("lo ", names);
+        bridge.plug(&namespace, "eth0", 2);
+        within_a_second("eth0 lo ", names);
+    }
+    assert_eq!(exec(&container, &ping), "pong\n");
+    kill(container);
+    drop(bridge);
+    before.assert_unchanged();
+}
+
+#[test]
+fn a_namespace_can_be_used_again_however_its_machine_ended() {
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    bridge.plug(&namespace, "eth0", 2);
+    let left = census(&namespace);
+    let ping = format!("ping -c 1 -w 5 {} >/dev/null && echo pong", bridge.ipv4(1));
+
+    let mut container = asleep(&namespace);
+    // Not by two at once.
+    let second = in_namespace(Runtime::Husk, &namespace, "true");
+    assert_eq!(second.code, 1);
+    assert!(second.stderr.contains("another machine uses this network namespace"), "{}", second.stderr);
+    assert_eq!(exec(&container, &ping), "pong\n", "the first one is as it was");
+
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(container.pid), nix::sys::signal::Signal::SIGKILL)
+        .expect("it runs");
+    container.end();
+    Runtime::Husk.call(["delete", "--force", &container.id]).ok();
+    drop(container);
+    assert_eq!(in_namespace(Runtime::Husk, &namespace, &ping).ok().stdout, "pong\n");
+    assert_eq!(census(&namespace), left);
+}
+
+#[test]
+fn what_cannot_be_adopted_fails_with_a_reason_and_leaves_nothing() {
+    let before = Census::take();
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    for member in 0..9 {
+        bridge.plug_bare(&namespace, &format!("eth{member}"), member + 2);
+    }
+    let left = census(&namespace);
+    let output = in_namespace(Runtime::Husk, &namespace, "true");
+    assert_eq!(output.code, 1);
+    assert!(output.stderr.contains("a container has at most 8"), "{}", output.stderr);
+    assert_eq!(census(&namespace), left);
+    // Somebody's own filter.
+    ip(&format!("-n {namespace} link del eth8"));
+    let mut tc = Command::new("tc");
+    tc.args(["-n", &namespace, "qdisc", "add", "dev", "eth0", "ingress"]);
+    run_command(tc).ok();
+    let left = census(&namespace);
+    let output = in_namespace(Runtime::Husk, &namespace, "true");
+    assert_eq!(output.code, 1);
+    assert!(output.stderr.contains("a traffic filter was put there"), "{}", output.stderr);
+    assert_eq!(census(&namespace), left);
+    drop(bridge);
+    before.assert_unchanged();
+}
+
+#[test]
+fn two_containers_on_a_network_reach_each_other() {
+    let mut bridge = Bridge::new();
+    let (first, second) = (bridge.namespace(), bridge.namespace());
+    bridge.plug(&first, "eth0", 2);
+    bridge.plug(&second, "eth0", 3);
+    let listening = asleep(&first);
+    exec(&listening, "nc -l -p 7000 -e echo hello >/dev/null 2>&1 & sleep 0.2");
+    let output = in_namespace(Runtime::Husk, &second, &format!("nc {} 7000", bridge.ipv4(2)));
+    assert_eq!(output.ok().stdout, "hello\n");
+    kill(listening);
+}

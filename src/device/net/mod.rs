@@ -1,0 +1,171 @@
+//! An Ethernet interface for the guest: virtio-net (virtio 1.2, 5.1), between its queues and a descriptor that carries
+//! frames (a TAP).
+//!
+//! ```text
+//!   guest sends:    tx queue -> header read, checked, copied -> writev(header, the guest's own buffers)
+//!   guest receives: rx queue -> buffers kept ready ----------> readv(the guest's own buffers) -> used
+//! ```
+//! `header` is what stands before a frame, `vectors` the descriptor's reads and writes on guest memory, `transmit` and
+//! `receive` the two queues, `worker` the loop: one thread, asleep unless there is something to do.
+//!
+//! Checksums and segmentation are left to whoever is last: what the guest does not finish, the host's kernel (or the
+//! network card) does, and the other way round.
+//!
+//! | The guest can | and then |
+//! |---|---|
+//! | send a frame that is too short or too long, or a header that promises what the frame does not hold | it is dropped |
+//! | ask for an offload that was not agreed upon | the frame is dropped |
+//! | change a header while it is looked at | it is read once; what was checked is what is written |
+//! | send faster than the network takes | its queue waits; nothing is kept here |
+//! | give no room for what arrives | it stays in the TAP's queue, and is lost there when that is full |
+//! | keep the device busy for ever | each pass takes at most [`BUDGET`] frames each way, then looks at `stop` |
+//! | send what it likes from any address | it reaches what a container with raw sockets on this interface reaches |
+//!
+//! What survives a session is what the device was made with ([`Saved`]); what was agreed with the driver is told to
+//! the descriptor anew at each start. Not here: how a TAP is made and joined to the world (the host, the conductor).
+
+mod header;
+mod receive;
+#[cfg(test)]
+mod tests;
+mod transmit;
+#[allow(unsafe_code)] // scatter/gather system calls on guest memory, for which no safe wrapper exists
+mod vectors;
+mod worker;
+
+pub use header::{Header, Refused};
+
+use crate::device::{ConfigSpace, Description, Device, DeviceError, Session};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// Where frames go to and come from: each read or write of the descriptor is one frame with a header before it, and
+/// never waits.
+pub trait Port: AsFd + Send {
+    /// Called when the driver is ready: the kinds of unfinished frames that it takes.
+    fn accept(&self, offloads: Offloads) -> io::Result<()>;
+}
+
+/// Kinds of unfinished frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Without checksums.
+    pub checksum: bool,
+    /// TCP over IPv4 not yet cut into segments.
+    pub tcp4: bool,
+    /// TCP over IPv6 not yet cut into segments.
+    pub tcp6: bool,
+    /// Such with ECN.
+    pub ecn: bool,
+}
+
+/// The network device.
+pub struct Net {
+    saved: Saved,
+    config: Arc<ConfigSpace>,
+    port: Box<dyn Port>,
+}
+
+/// What a device is made with again after a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The interface's address.
+    pub mac: [u8; 6],
+}
+
+impl Net {
+    /// A device with this address.
+    pub fn new(saved: Saved, port: Box<dyn Port>) -> Net {
+        // struct virtio_net_config, as far as the features have it.
+        Net { saved, config: ConfigSpace::new(saved.mac.to_vec(), 0..0), port }
+    }
+
+    /// What to keep.
+    pub fn save(&self) -> Saved {
+        self.saved
+    }
+}
+
+impl Device for Net {
+    fn description(&self) -> Description {
+        Description {
+            name: "net",
+            id: DEVICE_ID,
+            features: FEATURES,
+            queue_sizes: vec![QUEUE_SIZE; 2],
+            config: self.config.clone(),
+        }
+    }
+
+    fn run(&mut self, session: &mut Session) -> Result<(), DeviceError> {
+        let has = |feature: u64| session.features & feature != 0;
+        let guest = Offloads {
+            checksum: has(feature::GUEST_CSUM),
+            tcp4: has(feature::GUEST_TSO4),
+            tcp6: has(feature::GUEST_TSO6),
+            ecn: has(feature::GUEST_ECN),
+        };
+        self.port
+            .accept(guest)
+            .map_err(|source| DeviceError::Host { what: "tell the TAP what the guest takes", source })?;
+        worker::serve(session, self.port.as_fd())
+    }
+}
+
+impl Offloads {
+    /// What the driver may send.
+    fn of_driver(features: u64) -> Offloads {
+        let has = |feature: u64| features & feature != 0;
+        Offloads {
+            checksum: has(feature::CSUM),
+            tcp4: has(feature::HOST_TSO4),
+            tcp6: has(feature::HOST_TSO6),
+            ecn: has(feature::HOST_ECN),
+        }
+    }
+}
+
+/// Most frames that one pass takes each way.
+const BUDGET: usize = 128;
+/// Linux gives a receive buffer of a page or less in every place, and a frame takes up to 43 of them.
+const QUEUE_SIZE: u16 = 256;
+
+/// Bytes of the header before each frame (virtio 1.2, 5.1.6; always with num_buffers).
+const HEADER: usize = 12;
+/// An Ethernet header.
+const SHORTEST: usize = 14;
+/// 64 KiB of IP behind an Ethernet header with two VLAN tags, and a few spare.
+const LONGEST: usize = 65_550;
+
+/// Not VIRTIO_NET_F_STATUS: with it Linux finds out about its link later than it brings the interface up, and what a
+/// process sends in its first moments is lost. Not VIRTIO_NET_F_MTU: it would be the most that the guest could ever
+/// have, and the host's interface may get more.
+const FEATURES: u64 = feature::CSUM
+    | feature::GUEST_CSUM
+    | feature::MAC
+    | feature::GUEST_TSO4
+    | feature::GUEST_TSO6
+    | feature::GUEST_ECN
+    | feature::HOST_TSO4
+    | feature::HOST_TSO6
+    | feature::HOST_ECN
+    | feature::MRG_RXBUF;
+
+/// Virtio 1.2, 5.1.3.
+mod feature {
+    pub const CSUM: u64 = 1;
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const MAC: u64 = 1 << 5;
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    pub const GUEST_ECN: u64 = 1 << 9;
+    pub const HOST_TSO4: u64 = 1 << 11;
+    pub const HOST_TSO6: u64 = 1 << 12;
+    pub const HOST_ECN: u64 = 1 << 13;
+    pub const MRG_RXBUF: u64 = 1 << 15;
+}
+
+// Virtio 1.2, 5.1.1.
+const DEVICE_ID: u32 = 1;

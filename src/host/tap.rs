@@ -1,0 +1,238 @@
+//! TAP interfaces: Ethernet frames through a descriptor, and joining one to an interface of the same namespace.
+//!
+//! ```text
+//!   world --> eth0 ingress --redirect--> tap egress  --> read(descriptor)
+//!   world <-- eth0 egress  <--redirect-- tap ingress <-- write(descriptor)
+//! ```
+//! A TAP is gone when its descriptor is closed, and with it what was redirected on its side. The queueing discipline on
+//! the other interface's ingress stays: [`part`] removes it.
+//!
+//! /dev/net/tun is opened beforehand ([`Tun`]), while there are paths; making a TAP from it takes CAP_NET_ADMIN.
+#![allow(unsafe_code)] // ioctl(2)
+
+use super::netlink::Netlink;
+use super::netlink::message::{Attributes, Message, Nest, number};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// /dev/net/tun, not yet an interface of any kind.
+#[derive(Debug)]
+pub struct Tun(File);
+
+impl Tun {
+    /// Opens it.
+    pub fn open() -> io::Result<Tun> {
+        File::options().read(true).write(true).open("/dev/net/tun").map(Tun)
+    }
+
+    /// Makes a TAP of it, in the network namespace in which it was opened.
+    pub fn make(self) -> io::Result<Tap> {
+        let tun = OwnedFd::from(self.0);
+        let flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR).unwrap_or(0);
+        let mut request = Request { name: [0; libc::IFNAMSIZ], flags, rest: [0; 22] };
+        for (to, from) in request.name.iter_mut().zip(b"husk%d") {
+            *to = *from;
+        }
+        // SAFETY: the request reads and writes a `struct ifreq`, which `Request` is.
+        let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        nix::errno::Errno::result(result)?;
+        let header: libc::c_int = HEADER;
+        // SAFETY: the request reads an int.
+        let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header) };
+        nix::errno::Errno::result(result)?;
+        nix::fcntl::fcntl(&tun, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        let name = super::netlink::message::text(&request.name);
+        let index = nix::net::if_::if_nametoindex(name.as_str())?;
+        Ok(Tap { tun, name, index })
+    }
+}
+
+/// A TAP. Frames have a `struct virtio_net_hdr_v1` before them both ways. Its descriptor does not wait.
+#[derive(Debug)]
+pub struct Tap {
+    tun: OwnedFd,
+    /// Its name in its namespace.
+    pub name: String,
+    /// Its number there.
+    pub index: u32,
+}
+
+impl Tap {
+    /// Says what kinds of frames the reader takes beside whole ones with their checksums: `TUN_F_*`. No privilege is
+    /// needed.
+    pub fn set_offloads(&self, offloads: u32) -> io::Result<()> {
+        // SAFETY: the request takes its argument as a number.
+        let result =
+            unsafe { libc::ioctl(self.tun.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) };
+        nix::errno::Errno::result(result)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tun.as_fd()
+    }
+}
+
+/// `struct ifreq`, as far as TUNSETIFF uses it.
+#[repr(C)]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+impl Tap {
+    /// Takes out what it still holds for a reader, so that the next one does not hear what was for the last.
+    pub fn drain(&self) {
+        let mut frame = [0; 2048];
+        // What it can hold (tx_queue_len), and a little.
+        for _ in 0..MOST_HELD {
+            if nix::unistd::read(&self.tun, &mut frame).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Joins a TAP to the interface of this number and MTU: everything that arrives at one leaves by the other. An error of
+/// kind `AlreadyExists`: something else has the interface's ingress. After an error nothing is left on the interface.
+pub fn join(netlink: &mut Netlink, tap: &Tap, interface: u32, mtu: u32) -> io::Result<()> {
+    // Of its own accord it must not say a word: what it says, the guest hears.
+    let quiet = Nest::new().attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
+    let families = Nest::new().nest(libc::AF_INET6 as u16, quiet);
+    // A kernel without IPv6 has nothing to be quiet about.
+    let _ = netlink.request(of_link(tap.index, false).nest(IFLA_AF_SPEC, families));
+    netlink.request(of_link(tap.index, false).number(libc::IFLA_MTU, mtu))?;
+    netlink.request(of_link(tap.index, true))?;
+    ingress(netlink, tap.index)?;
+    redirect(netlink, tap.index, interface)?;
+    ingress(netlink, interface)?;
+    redirect(netlink, interface, tap.index).inspect_err(|_| part(netlink, interface))
+}
+
+/// Whether what [`join`] once put on the interface leads nowhere any more: whoever did it is gone.
+pub fn is_abandoned(netlink: &mut Netlink, interface: u32) -> io::Result<bool> {
+    let question = Message::new(libc::RTM_GETTFILTER, &traffic(interface, 0, INGRESS_HANDLE, 0));
+    let (mut filters, mut live) = (0_u32, false);
+    netlink.dump(question, |kind, payload| {
+        if kind != libc::RTM_NEWTFILTER {
+            return;
+        }
+        for (kind, options) in Attributes::behind(payload, TRAFFIC) {
+            if kind != TCA_OPTIONS {
+                continue;
+            }
+            filters = filters.saturating_add(1);
+            live |= target(options) != Some(0);
+        }
+    })?;
+    Ok(filters > 0 && !live)
+}
+
+/// Where a filter of [`redirect`]'s kind sends things: 0 for an interface that is gone, `None` if it is of another kind.
+fn target(options: &[u8]) -> Option<u32> {
+    let inside = |bytes, wanted| Attributes::of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let action = inside(inside(options, TCA_MATCHALL_ACT)?, 1)?;
+    number(inside(inside(action, TCA_ACT_OPTIONS)?, TCA_MIRRED_PARMS)?, MIRRED_INTERFACE)
+}
+
+/// Takes an interface down.
+pub fn set_down(netlink: &mut Netlink, interface: u32) -> io::Result<()> {
+    let mut fixed = vec![0; 4];
+    fixed.extend(interface.to_ne_bytes());
+    fixed.extend(0u32.to_ne_bytes());
+    fixed.extend(libc::IFF_UP.cast_unsigned().to_ne_bytes());
+    netlink.request(Message::new(libc::RTM_NEWLINK, &fixed))
+}
+
+/// Brings an interface up.
+pub fn set_up(netlink: &mut Netlink, interface: u32) -> io::Result<()> {
+    netlink.request(of_link(interface, true))
+}
+
+/// Follows a change of the interface's MTU.
+pub fn set_mtu(netlink: &mut Netlink, tap: u32, mtu: u32) -> io::Result<()> {
+    netlink.request(of_link(tap, false).number(libc::IFLA_MTU, mtu))
+}
+
+/// Takes away what [`join`] left on the interface, if it is there.
+pub fn part(netlink: &mut Netlink, interface: u32) {
+    let request = Message::new(libc::RTM_DELQDISC, &traffic(interface, INGRESS_HANDLE, INGRESS_PARENT, 0));
+    // It goes with its interface.
+    let _ = netlink.request(request.text(TCA_KIND, "ingress"));
+}
+
+/// A request about an interface, which may bring it up.
+fn of_link(index: u32, up: bool) -> Message {
+    let flags = if up { libc::IFF_UP.cast_unsigned() } else { 0 };
+    let mut fixed = vec![0; 4];
+    fixed.extend(index.to_ne_bytes());
+    fixed.extend(flags.to_ne_bytes());
+    fixed.extend(flags.to_ne_bytes());
+    Message::new(libc::RTM_NEWLINK, &fixed)
+}
+
+fn ingress(netlink: &mut Netlink, interface: u32) -> io::Result<()> {
+    let fixed = traffic(interface, INGRESS_HANDLE, INGRESS_PARENT, 0);
+    let request = Message::new(libc::RTM_NEWQDISC, &fixed).flags(libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+    netlink.request(request.text(TCA_KIND, "ingress"))
+}
+
+/// Everything that comes in at `from` goes out at `to`.
+fn redirect(netlink: &mut Netlink, from: u32, to: u32) -> io::Result<()> {
+    let info = (PRIORITY << 16) | u32::from(ETH_P_ALL.to_be());
+    let request = Message::new(libc::RTM_NEWTFILTER, &traffic(from, 0, INGRESS_HANDLE, info))
+        .flags(libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+    // struct tc_mirred: index, capabilities, action, two counts, what to do, where.
+    let numbers = [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to];
+    let mirred: Vec<u8> = numbers.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let action = Nest::new()
+        .attribute(TCA_ACT_KIND, b"mirred\0")
+        .nest(TCA_ACT_OPTIONS, Nest::new().attribute(TCA_MIRRED_PARMS, &mirred));
+    let options = Nest::new().nest(TCA_MATCHALL_ACT, Nest::new().nest(1, action));
+    netlink.request(request.text(TCA_KIND, "matchall").nest(TCA_OPTIONS, options))
+}
+
+/// `struct tcmsg`.
+fn traffic(interface: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
+    [0, interface, handle, parent, info].into_iter().flat_map(u32::to_ne_bytes).collect()
+}
+
+/// Bytes of `struct virtio_net_hdr_v1`.
+pub const HEADER: libc::c_int = 12;
+
+/// `TUN_F_*`, linux/if_tun.h.
+pub mod offload {
+    /// Checksums may be missing.
+    pub const CSUM: u32 = 0x01;
+    /// TCP over IPv4 may be unsegmented.
+    pub const TSO4: u32 = 0x02;
+    /// TCP over IPv6 too.
+    pub const TSO6: u32 = 0x04;
+    /// With ECN.
+    pub const TSO_ECN: u32 = 0x08;
+}
+
+// linux/if_link.h, linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const ADDR_GEN_MODE_NONE: u8 = 1;
+const INGRESS_PARENT: u32 = 0xffff_fff1;
+const INGRESS_HANDLE: u32 = 0xffff_0000;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_ACT_KIND: u16 = 1;
+const TCA_ACT_OPTIONS: u16 = 2;
+const TCA_MATCHALL_ACT: u16 = 2;
+const TCA_MIRRED_PARMS: u16 = 2;
+const TC_ACT_STOLEN: u32 = 4;
+const TCA_EGRESS_REDIR: u32 = 1;
+const ETH_P_ALL: u16 = 3;
+const PRIORITY: u32 = 100;
+/// Bytes of `struct tcmsg`, and the offset of the interface in `struct tc_mirred`.
+const TRAFFIC: usize = 20;
+const MIRRED_INTERFACE: usize = 24;
+const MOST_HELD: usize = 2048;
