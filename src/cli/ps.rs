@@ -2,8 +2,6 @@
 
 use super::context::Context;
 use super::{CliError, usage};
-use crate::container::{Container, Status};
-use crate::host::cgroup::Cgroup;
 use clap::Args;
 use husk_protocol::GuestProcess;
 use std::io::Write;
@@ -33,7 +31,7 @@ impl Ps {
         let mut out = std::io::stdout().lock();
         match self.format.as_str() {
             "json" => {
-                let pids = serde_json::to_string(&host_pids(&container)).map_err(std::io::Error::from)?;
+                let pids = serde_json::to_string(&container.host_pids()).map_err(std::io::Error::from)?;
                 writeln!(out, "{pids}")?;
             }
             "table" if options.is_empty() || options == ["-ef"] || options == ["-e", "-f"] => {
@@ -52,17 +50,6 @@ impl Ps {
         }
         Ok(0)
     }
-}
-
-/// The machine process, and the stand-ins of detached execs, which live in the same group.
-fn host_pids(container: &Container) -> Vec<i32> {
-    if container.status() == Status::Stopped {
-        return Vec::new();
-    }
-    let group = container.state.cgroup.clone().map(|directory| Cgroup::known(directory).processes());
-    let mut pids: Vec<i32> = group.into_iter().flatten().filter(|pid| *pid != container.state.pid).collect();
-    pids.insert(0, container.state.pid);
-    pids
 }
 
 fn row(process: &GuestProcess, now: SystemTime) -> String {
