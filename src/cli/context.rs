@@ -4,17 +4,11 @@ use super::CliError;
 use super::arguments::switch;
 use super::log::{self, Log};
 use crate::config::operator::Operator;
-use crate::container::{Container, ContainerId, Store};
-use crate::error::{chain, plain};
-use crate::host::file;
+use crate::container::{Container, ContainerId, Store, operator};
+use crate::error::plain;
 use crate::log::Form;
 use clap::Args;
 use std::path::{Path, PathBuf};
-
-/// Where the operator's configuration is.
-const OPERATOR_FILE: &str = "/etc/husk/config.toml";
-/// The longest operator's configuration, in bytes.
-const LONGEST: u64 = 1 << 20;
 
 /// Options before the verb.
 #[derive(Debug, Args)]
@@ -94,18 +88,7 @@ impl Context {
 
     /// The operator's configuration. A file that is not there means the defaults, unless it was named.
     pub fn operator(&self) -> Result<Operator, CliError> {
-        let path = self.config.as_deref().unwrap_or(Path::new(OPERATOR_FILE));
-        let failed = |reason: &str| CliError::Message(format!("{}: {reason}", path.display()));
-        match file::read_bounded(path, LONGEST) {
-            Ok(bytes) => {
-                let text = String::from_utf8(bytes).map_err(|_| failed("is not valid UTF-8"))?;
-                Operator::parse(&text).map_err(|error| failed(&chain(&error)))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.config.is_none() => {
-                Ok(Operator::default())
-            }
-            Err(error) => Err(failed(&plain(&error))),
-        }
+        Ok(operator::read(self.config.as_deref())?)
     }
 
     /// A container that exists.

@@ -3,8 +3,9 @@
 use super::context::{Context, absolute};
 use super::{CliError, usage};
 use crate::container::{ContainerError, ContainerId, create};
+use crate::process::spawn;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Create a container from a bundle
 #[derive(Debug, Args)]
@@ -74,6 +75,8 @@ impl Making {
             id: &id,
             bundle: &self.bundle,
             operator: &operator,
+            program: Path::new(spawn::THIS),
+            streams: None,
             foreground,
             console_socket: self.console_socket.as_deref(),
             pidfd_socket: self.pidfd_socket.as_deref(),

@@ -79,7 +79,7 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
         WireError::Closed => failed(ErrorKind::Host, "the command that started the machine is gone".into()),
         error => of(&error),
     })?;
-    let Received { control, terminal, log } = Received::sort(&order, received)?;
+    let Received { control, terminal, streams, log } = Received::sort(&order, received)?;
     if let Some(file) = log {
         log::begin(file, order.log_form, order.debug);
     }
@@ -92,6 +92,10 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
     enter_network(&order.network)?;
 
     let (descriptors, terminal) = match (terminal, order.terminal) {
+        (None, size) if !streams.is_empty() => {
+            let given = Descriptors::received(streams, size);
+            (given.map_err(|error| because(ErrorKind::InvalidArgument, &error))?, None)
+        }
         (Some(slave), Some(size)) => {
             // The user's own terminal stays its session's, which then tells us of its size.
             let ours = terminal::take_control(&slave).then(|| slave.try_clone()).transpose();
@@ -161,6 +165,7 @@ impl Prepared {
 struct Received {
     control: UnixListener,
     terminal: Option<OwnedFd>,
+    streams: Vec<OwnedFd>,
     log: Option<File>,
 }
 
@@ -170,15 +175,16 @@ impl Received {
         if received.len() != order.descriptors.len() {
             return Err(disagree());
         }
-        let (mut control, mut terminal, mut log) = (None, None, None);
+        let (mut control, mut terminal, mut streams, mut log) = (None, None, Vec::new(), None);
         for (what, descriptor) in order.descriptors.iter().zip(received) {
             match what {
                 Descriptor::Control => control = Some(UnixListener::from(descriptor)),
                 Descriptor::Terminal => terminal = Some(descriptor),
+                Descriptor::Stream => streams.push(descriptor),
                 Descriptor::Log => log = Some(File::from(descriptor)),
             }
         }
-        Ok(Received { control: control.ok_or_else(disagree)?, terminal, log })
+        Ok(Received { control: control.ok_or_else(disagree)?, terminal, streams, log })
     }
 }
 

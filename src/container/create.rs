@@ -32,6 +32,11 @@ pub struct Request<'a> {
     pub bundle: &'a Path,
     /// The operator's configuration.
     pub operator: &'a Operator,
+    /// The `husk` whose hidden verb becomes the machine.
+    pub program: &'a Path,
+    /// stdin, stdout and stderr for its process, instead of our own or of a terminal that we make. If it wants a
+    /// terminal, the first carries what is typed and the second what is shown; the third is left alone.
+    pub streams: Option<[BorrowedFd<'a>; 3]>,
     /// Whether the caller stays with the container until it ends.
     pub foreground: bool,
     /// Where the terminal's master end goes.
@@ -71,7 +76,9 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     let bundle = Bundle::open(request.bundle)?;
     let facts = Facts { processors: proc::processors(), memory_mib: proc::memory_mib().unwrap_or(u64::MAX) };
     let decision = config::decide(request.id.as_str(), &bundle, request.operator, facts)?;
-    check_terminal(decision.terminal.is_some(), request.foreground, request.console_socket.is_some())?;
+    if request.streams.is_none() {
+        check_terminal(decision.terminal.is_some(), request.foreground, request.console_socket.is_some())?;
+    }
     placement::check_network(&decision)?;
     let group = placement::group(request.id.as_str(), &decision.cgroup, request.systemd_cgroup)?;
 
@@ -82,7 +89,10 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     if let Some(group) = &group {
         make_group(group, &decision, &mut undo)?;
     }
-    let terminal = Terminal::open(decision.terminal, request.foreground)?;
+    let terminal = match request.streams {
+        Some(_) => Terminal { pair: None, own: None, size: decision.terminal },
+        None => Terminal::open(decision.terminal, request.foreground)?,
+    };
     let mut state = State::creating(request.id.as_str(), &bundle, &decision);
     state.cgroup = group.map(|group| group.directory().to_owned());
 
@@ -180,7 +190,8 @@ fn order(
         (container.start_hooks.state_head, container.start_hooks.state_tail) = (head, tail);
     }
     let mut descriptors = vec![Descriptor::Control];
-    descriptors.extend(terminal.size.map(|_| Descriptor::Terminal));
+    descriptors.extend(terminal.descriptor().map(|_| Descriptor::Terminal));
+    descriptors.extend(streams(request, terminal).iter().map(|_| Descriptor::Stream));
     descriptors.extend(request.log.map(|_| Descriptor::Log));
     Ok(Order {
         id: state.id.clone(),
@@ -196,6 +207,12 @@ fn order(
     })
 }
 
+/// Those of the streams that were given that the process needs.
+fn streams<'a>(request: &'a Request<'_>, terminal: &Terminal) -> &'a [BorrowedFd<'a>] {
+    let given = request.streams.as_ref().map_or(&[] as &[_], |streams| streams.as_slice());
+    if terminal.size.is_some() { given.get(..2).unwrap_or_default() } else { given }
+}
+
 /// Binds the control socket, starts the machine process and gives it its order.
 fn start_machine(
     directory: &Path,
@@ -205,9 +222,11 @@ fn start_machine(
 ) -> Result<MachineProcess, ContainerError> {
     let control = directory.join(CONTROL);
     let listener = control::listen_at(&control)?;
-    let mut machine = MachineProcess::start(terminal.size.is_some())?;
+    let inherit = terminal.size.is_none() && request.streams.is_none();
+    let mut machine = MachineProcess::start(request.program, inherit)?;
     let mut descriptors = vec![listener.as_fd()];
     descriptors.extend(terminal.descriptor());
+    descriptors.extend(streams(request, terminal));
     descriptors.extend(request.log.map(|log| log.to));
     machine.prepare(order, &descriptors)?;
     Ok(machine)

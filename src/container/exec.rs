@@ -2,6 +2,7 @@
 
 use super::create::{self, Terminal};
 use super::error::{ContainerError, host};
+use super::execution::Execution;
 use super::stand_in::{self, StandInOrder};
 use super::{Container, SECCOMP, Status, pid_file};
 use crate::bundle::{self, spec};
@@ -11,7 +12,7 @@ use crate::config::seccomp::Program;
 use crate::host::file;
 use crate::process::terminal;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 /// What is asked for.
@@ -72,14 +73,7 @@ pub struct Changes {
 impl Container {
     /// Runs a process. The status of its program, or 0 when we do not stay.
     pub fn exec(&self, request: &Request<'_>) -> Result<u8, ContainerError> {
-        let refused = |text: &str| Err(ContainerError::WrongStatus(text.to_owned()));
-        match self.status() {
-            Status::Stopped => return refused("cannot exec in a stopped container"),
-            Status::Paused if !request.ignore_paused => {
-                return refused("cannot exec in a paused container (use --ignore-paused to override)");
-            }
-            _ => {}
-        }
+        self.check_status(request.ignore_paused)?;
         let given = self.specification(&request.what)?;
         let wanted = process::terminal("process", &given)?;
         create::check_terminal(wanted.is_some(), !request.detach, request.console_socket.is_some())?;
@@ -89,7 +83,7 @@ impl Container {
             control: self.control(),
             process: Box::new(husk_protocol::Process {
                 plain_newlines: terminal.own.is_some(),
-                ..self.decide(&given, request)?
+                ..self.decide(&given, request.cgroup.clone(), request.operator)?
             }),
             terminal: terminal.size,
             cgroup: self.state.cgroup.clone().filter(|_| request.detach),
@@ -98,6 +92,35 @@ impl Container {
             self.exec_detached(request, &order, &terminal)
         } else {
             self.exec_attached(request, order, &terminal)
+        }
+    }
+
+    /// Runs a process on `streams` (stdin, stdout and stderr; of a terminal the first carries what is typed and the
+    /// second what it shows). It is for the caller to stand for it.
+    pub fn execute(
+        &self,
+        given: &Process,
+        streams: [BorrowedFd<'_>; 3],
+        operator: &Operator,
+    ) -> Result<Execution, ContainerError> {
+        self.check_status(false)?;
+        let terminal = process::terminal("process", given)?;
+        let process = Box::new(self.decide(given, None, operator)?);
+        let [input, output, _] = streams;
+        Ok(match terminal {
+            Some(_) => Execution::begin(&self.control(), process, terminal, &[input, output])?,
+            None => Execution::begin(&self.control(), process, None, &streams)?,
+        })
+    }
+
+    fn check_status(&self, ignore_paused: bool) -> Result<(), ContainerError> {
+        let refused = |text: &str| Err(ContainerError::WrongStatus(text.to_owned()));
+        match self.status() {
+            Status::Stopped => refused("cannot exec in a stopped container"),
+            Status::Paused if !ignore_paused => {
+                refused("cannot exec in a paused container (use --ignore-paused to override)")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -161,18 +184,17 @@ impl Container {
     fn decide(
         &self,
         given: &Process,
-        request: &Request<'_>,
+        cgroup: Option<String>,
+        operator: &Operator,
     ) -> Result<husk_protocol::Process, ContainerError> {
-        let around = Surroundings {
-            seccomp: self.seccomp()?,
-            security_labels: request.operator.container.security_labels,
-        };
+        let around =
+            Surroundings { seccomp: self.seccomp()?, security_labels: operator.container.security_labels };
         let mut process = process::decide("process", given, &around)?;
         if given.capabilities().is_none() {
             process.capabilities = self.state.exec.capabilities;
         }
         process.oom_score_adj = process.oom_score_adj.or(self.state.exec.oom_score_adj);
-        process.cgroup = request.cgroup.clone();
+        process.cgroup = cgroup;
         Ok(process)
     }
 

@@ -9,6 +9,7 @@ use crate::process::spawn;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
@@ -31,11 +32,11 @@ pub struct MachineProcess {
 }
 
 impl MachineProcess {
-    /// Starts it; our standard descriptors become the container's unless it has a terminal.
-    pub fn start(terminal: bool) -> Result<MachineProcess, ContainerError> {
-        let failed = super::error::host("start the machine process", "/proc/self/exe");
+    /// Starts it from `program`, a `husk`. Our standard descriptors become the container's if it is to `inherit` them.
+    pub fn start(program: &Path, inherit: bool) -> Result<MachineProcess, ContainerError> {
+        let failed = super::error::host("start the machine process", program);
         let started = UnixStream::pair().and_then(|(ours, theirs)| {
-            spawn::own("machine", theirs.into(), !terminal).map(|child| (child, ours))
+            spawn::husk(program, "machine", theirs.into(), inherit).map(|child| (child, ours))
         });
         let (child, parent_end) = started.map_err(failed)?;
         let pid = i32::try_from(child.id()).unwrap_or(0);

@@ -9,8 +9,9 @@
 //! A stand-in keeps nothing of its caller's: the descriptors go to the machine, and to that alone. When it is killed,
 //! its connection closes, and the machine kills the process inside.
 
+use super::execution::{Execution, PATIENCE};
 use crate::error::{ErrorKind, Kind, chain};
-use crate::machine::control::client::{ClientError, Connection};
+use crate::machine::control::client::ClientError;
 use crate::machine::control::wire::{self, WireError};
 use crate::machine::control::{Command, Outcome};
 use crate::machine::order::Failed;
@@ -24,14 +25,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 /// The hidden verb.
 pub const VERB: &str = "stand-in";
-
-/// How long the machine may take until the process runs: longer than it gives the guest.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to stand for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,7 +100,7 @@ impl Kind for StandInError {
 pub fn spawn(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u32, StandInError> {
     let host = |what| move |source| StandInError::Host { what, source };
     let (ours, theirs) = UnixStream::pair().map_err(host("make a socket pair"))?;
-    let mut child = spawn::own(VERB, theirs.into(), terminal.is_none())
+    let mut child = spawn::husk(Path::new(spawn::THIS), VERB, theirs.into(), terminal.is_none())
         .map_err(host("start a process to stand for the new one"))?;
     let descriptors: Vec<BorrowedFd<'_>> = terminal.into_iter().collect();
     let report = wire::send_frame(&ours, order, &descriptors)
@@ -124,7 +121,7 @@ pub fn run(order: StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u8, 
     let own = terminal.map(|terminal| terminal.try_clone_to_owned()).transpose();
     let own = own.map_err(|source| StandInError::Host { what: "keep the terminal", source })?;
     let _raw = own.map(RawMode::enter).transpose()?;
-    let mut execution = Execution::begin(&order, terminal)?;
+    let mut execution = begin(&order, terminal)?;
     execution.follow(&signals, terminal, true)
 }
 
@@ -161,38 +158,23 @@ fn stand(parent: &UnixStream) -> Result<(Execution, Signals, Option<OwnedFd>), S
             .map_err(|source| StandInError::Host { what: "join the container's cgroup", source })?;
     }
     let controls = terminal.as_ref().is_some_and(terminal::take_control);
-    let execution = Execution::begin(&order, terminal.as_ref().map(AsFd::as_fd))?;
+    let execution = begin(&order, terminal.as_ref().map(AsFd::as_fd))?;
     replace_own_with_null()?;
     wire::send_frame(parent, &StandInReport::Running, &[]).map_err(StandInError::Lost)?;
     Ok((execution, signals, terminal.filter(|_| controls)))
 }
 
-/// A process that runs in a guest, seen from the host.
-struct Execution {
-    connection: Connection,
+/// Has the machine run what is ordered, on `terminal` or on our own 0, 1 and 2; returns when it does.
+fn begin(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<Execution, StandInError> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let descriptors = match terminal {
+        Some(terminal) => vec![terminal],
+        None => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+    };
+    Ok(Execution::begin(&order.control, order.process.clone(), order.terminal, &descriptors)?)
 }
 
 impl Execution {
-    /// Has the machine run it; returns when it does.
-    fn begin(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<Execution, StandInError> {
-        let mut connection = Connection::open(&order.control)?;
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        let descriptors = match terminal {
-            Some(terminal) => vec![terminal],
-            None => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-        };
-        let command = Command::Exec { process: order.process.clone(), terminal: order.terminal };
-        match connection.send(&command, &descriptors) {
-            // It refused before it had read everything: its words are still to be had.
-            Ok(()) | Err(ClientError::Gone) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match connection.receive(Some(PATIENCE))? {
-            Outcome::Done => Ok(Execution { connection }),
-            _ => Err(ClientError::Unexpected.into()),
-        }
-    }
-
     /// Passes signals and sizes on until it has ended; its status.
     fn follow(
         &mut self,
@@ -257,6 +239,7 @@ mod tests {
     use std::process::{Child, Stdio};
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
 
     const SOON: Duration = Duration::from_secs(10);
 

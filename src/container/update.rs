@@ -37,6 +37,17 @@ impl Container {
         }
     }
 
+    /// The processes on the host that stand for it: its machine's, and those of its detached execs, which live in the
+    /// same group. None when it has stopped.
+    pub fn host_pids(&self) -> Vec<i32> {
+        if self.status() == Status::Stopped {
+            return Vec::new();
+        }
+        let group = self.state.cgroup.clone().map(|directory| Cgroup::known(directory).processes());
+        let others = group.into_iter().flatten().filter(|pid| *pid != self.state.pid);
+        std::iter::once(self.state.pid).chain(others).collect()
+    }
+
     /// Its counters.
     pub fn stats(&self) -> Result<Stats, ContainerError> {
         match self.ask(&Command::Stats)? {

@@ -5,8 +5,8 @@
 //! moment). Two records are the same if they are equal. Only the interfaces' numbers in them have to be translated for
 //! another kernel ([`Record::for_interfaces`]).
 
-use super::netlink::message::{Attributes, Message, half, number, text};
 use super::netlink::Netlink;
+use super::netlink::message::{Attributes, Message, half, number, text};
 use std::collections::BTreeMap;
 use std::io;
 

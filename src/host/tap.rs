@@ -134,7 +134,8 @@ pub fn is_abandoned(netlink: &mut Netlink, interface: u32) -> io::Result<bool> {
 
 /// Where a filter of [`redirect`]'s kind sends things: 0 for an interface that is gone, `None` if it is of another kind.
 fn target(options: &[u8]) -> Option<u32> {
-    let inside = |bytes, wanted| Attributes::of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let inside =
+        |bytes, wanted| Attributes::of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let action = inside(inside(options, TCA_MATCHALL_ACT)?, 1)?;
     number(inside(inside(action, TCA_ACT_OPTIONS)?, TCA_MIRRED_PARMS)?, MIRRED_INTERFACE)
 }

@@ -20,8 +20,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The order. Descriptors 0, 1 and 2 of the machine process are the container's, unless there is a terminal. Further
-/// descriptors come with the order, by SCM_RIGHTS, in the order of [`Order::descriptors`].
+/// The order. Descriptors 0, 1 and 2 of the machine process are the container's, unless there is a terminal or its
+/// streams are sent. Further descriptors come with the order, by SCM_RIGHTS, in the order of [`Order::descriptors`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
     /// The container's id, for the process title and the log.
@@ -53,6 +53,8 @@ pub enum Descriptor {
     Control,
     /// The terminal (the slave of a pty pair, or the user's own terminal) for the container's process.
     Terminal,
+    /// One of the streams of the container's process: stdin, stdout and stderr, or a terminal's input and output.
+    Stream,
     /// The log (`--log`), opened for append, or the standard error of the command that stays.
     Log,
 }

@@ -9,10 +9,13 @@ use std::process::{Child, Command, Stdio};
 /// The number at which such a process finds the socket to who started it.
 pub const PARENT: i32 = 3;
 
-/// Starts this program again with a hidden verb, and `socket` as descriptor [`PARENT`]. Its descriptors 0, 1 and 2 are
-/// ours, or /dev/null if they are not for it. It gets no environment and no other descriptor that closes on exec.
-pub fn own(verb: &str, socket: OwnedFd, inherit_standard: bool) -> io::Result<Child> {
-    own_at(Path::new("/proc/self/exe"), &["husk", verb], socket, inherit_standard)
+/// This program itself, which need not be where it was when it was started.
+pub const THIS: &str = "/proc/self/exe";
+
+/// Starts `program`, a `husk`, with a hidden verb, and `socket` as descriptor [`PARENT`]. Its descriptors 0, 1 and 2
+/// are ours, or /dev/null if they are not for it. It gets no environment and no other descriptor that closes on exec.
+pub fn husk(program: &Path, verb: &str, socket: OwnedFd, inherit_standard: bool) -> io::Result<Child> {
+    own_at(program, &["husk", verb], socket, inherit_standard)
 }
 
 fn own_at(program: &Path, arguments: &[&str], socket: OwnedFd, inherit_standard: bool) -> io::Result<Child> {

@@ -13,13 +13,15 @@ pub enum Descriptors {
     Separate([Option<OwnedFd>; 3]),
     /// A terminal for all three, and its size.
     Terminal(OwnedFd, TerminalSize),
+    /// What is typed at a terminal and what it shows, each on its own, and its size.
+    TerminalStreams([OwnedFd; 2], TerminalSize),
 }
 
 /// What is wrong with descriptors.
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
-    /// Not one terminal, or not three.
-    #[error("a process needs three descriptors, or one terminal, and not {0}")]
+    /// Not three, or for a terminal not one or two.
+    #[error("a process needs three descriptors, or one or two for a terminal, and not {0}")]
     Count(usize),
     /// The host failed.
     #[error("cannot {0}")]
@@ -36,6 +38,9 @@ impl Descriptors {
         let mut descriptors = descriptors.into_iter();
         match (terminal, descriptors.next(), descriptors.next(), descriptors.next(), count) {
             (Some(size), Some(terminal), None, None, 1) => Ok(Descriptors::Terminal(terminal, size)),
+            (Some(size), Some(input), Some(output), None, 2) => {
+                Ok(Descriptors::TerminalStreams([input, output], size))
+            }
             (None, Some(stdin), Some(stdout), Some(stderr), 3) => {
                 Ok(Descriptors::Separate([stdin, stdout, stderr].map(worth_a_stream)))
             }
@@ -113,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn two_descriptors_or_a_terminal_and_a_pipe_are_refused() {
+    fn fewer_or_more_descriptors_than_a_process_needs_are_refused() {
         let refused = |count: usize, terminal: Option<TerminalSize>| {
             let descriptors = (0..count).map(|_| null()).collect();
             matches!(Descriptors::received(descriptors, terminal), Err(StdioError::Count(counted)) if counted == count)

@@ -37,7 +37,8 @@ pub fn detach(agent: &mut Agent, request: u32, slot: u32) -> Outcome {
             return Ok(Answer::Done);
         }
         let done = fs::write(Path::new(DRIVER).join("unbind"), name(slot));
-        done.map(|()| Answer::Done).map_err(|error| refused(&format!("let go of the device in slot {slot}"), error))
+        done.map(|()| Answer::Done)
+            .map_err(|error| refused(&format!("let go of the device in slot {slot}"), error))
     });
     Ok(None)
 }
@@ -77,9 +78,10 @@ fn attach_one(slot: u32) -> Result<Interface, Failure> {
 fn interface(slot: u32) -> Option<PathBuf> {
     let inside = |directory: &Path, prefix: &str| {
         let entries = fs::read_dir(directory).ok()?;
-        entries.flatten().map(|entry| entry.path()).find(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-        })
+        entries
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
     };
     inside(&inside(&device(slot), "virtio")?.join("net"), "")
 }

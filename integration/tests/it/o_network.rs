@@ -80,7 +80,10 @@ fn interfaces_addresses_routes_and_neighbours_are_as_under_runc() {
     ip(&format!("-n {namespace} -6 route add default via {} dev eth0", bridge.ipv6(1)));
     ip(&format!("-n {namespace} route add 192.0.2.0/24 via {} dev eth1 metric 50", bridge.ipv4(9)));
     ip(&format!("-n {namespace} route add blackhole 198.51.100.0/24"));
-    ip(&format!("-n {namespace} neigh add {} lladdr 02:00:00:00:00:09 dev eth0 nud permanent", bridge.ipv4(9)));
+    ip(&format!(
+        "-n {namespace} neigh add {} lladdr 02:00:00:00:00:09 dev eth0 nud permanent",
+        bridge.ipv4(9)
+    ));
     let left = census(&namespace);
     let expected = in_namespace(Runtime::Runc, &namespace, LOOK).ok().stdout;
     let seen = in_namespace(Runtime::Husk, &namespace, LOOK).ok().stdout;
@@ -121,7 +124,8 @@ fn bytes_arrive_whole_both_ways() {
     let mut bridge = Bridge::new();
     let namespace = bridge.namespace();
     bridge.plug(&namespace, "eth0", 2);
-    let bytes: Vec<u8> = (0..size(256 << 20, 4 << 20)).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let bytes: Vec<u8> =
+        (0..size(256 << 20, 4 << 20)).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let container = asleep(&namespace);
     for address in [bridge.ipv4(1), bridge.ipv6(1)] {
         // Out: it sends back what it gets, so both directions carry all of it.

@@ -9,8 +9,6 @@ mod layout;
 
 use super::context::Context;
 use super::{CliError, usage};
-use crate::container::{Container, Status};
-use crate::host::cgroup::Cgroup;
 use clap::Args;
 use column::Moment;
 use std::io::Write;
@@ -35,12 +33,13 @@ impl Ps {
         let mut out = std::io::stdout().lock();
         match self.format.as_str() {
             "json" => {
-                let pids = serde_json::to_string(&host_pids(&container)).map_err(std::io::Error::from)?;
+                let pids = serde_json::to_string(&container.host_pids()).map_err(std::io::Error::from)?;
                 writeln!(out, "{pids}")?;
             }
             "table" => {
                 let layout = layout::of(options).map_err(CliError::Message)?;
-                let now = Moment { now: SystemTime::now(), memory: u64::from(container.state.memory_mib) << 20 };
+                let now =
+                    Moment { now: SystemTime::now(), memory: u64::from(container.state.memory_mib) << 20 };
                 for line in layout.table(&container.processes()?, &now) {
                     writeln!(out, "{line}")?;
                 }
@@ -49,15 +48,4 @@ impl Ps {
         }
         Ok(0)
     }
-}
-
-/// The machine process, and the stand-ins of detached execs, which live in the same group.
-fn host_pids(container: &Container) -> Vec<i32> {
-    if container.status() == Status::Stopped {
-        return Vec::new();
-    }
-    let group = container.state.cgroup.clone().map(|directory| Cgroup::known(directory).processes());
-    let mut pids: Vec<i32> = group.into_iter().flatten().filter(|pid| *pid != container.state.pid).collect();
-    pids.insert(0, container.state.pid);
-    pids
 }

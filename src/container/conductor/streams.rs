@@ -5,7 +5,8 @@
 
 use crate::device::vsock::{self, Endpoint, Switchboard};
 use crate::process::stdio::{Descriptors, StdioError, duplicate};
-use husk_protocol::Stdio;
+use husk_protocol::{Stdio, TerminalSize};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -89,15 +90,28 @@ impl Offered {
                 }
             }
             Descriptors::Terminal(terminal, size) => {
-                let both = Endpoint { to_guest: Some(duplicate(&terminal)?), from_guest: Some(terminal) };
-                let (port, stream) = offered.offer(Some(both))?;
-                offered.stdout = stream;
-                if let Some(port) = port {
-                    offered.stdio = Stdio::Terminal { port, size };
-                }
+                offered.offer_terminal(duplicate(&terminal)?, terminal, size)?;
+            }
+            Descriptors::TerminalStreams([input, output], size) => {
+                offered.offer_terminal(input, output, size)?;
             }
         }
         Ok(offered)
+    }
+
+    fn offer_terminal(
+        &mut self,
+        input: OwnedFd,
+        output: OwnedFd,
+        size: TerminalSize,
+    ) -> Result<(), StdioError> {
+        let both = Endpoint { to_guest: Some(input), from_guest: Some(output) };
+        let (port, stream) = self.offer(Some(both))?;
+        self.stdout = stream;
+        if let Some(port) = port {
+            self.stdio = Stdio::Terminal { port, size };
+        }
+        Ok(())
     }
 
     fn offer(&mut self, ends: Option<Endpoint>) -> Result<Place, StdioError> {

@@ -46,7 +46,8 @@ impl Header {
         }
         let [flags, kind, l0, l1, s0, s1, c0, c1, o0, o1, _, _] = *bytes;
         let half = |low, high| u16::from_le_bytes([low, high]);
-        let checksum = (flags & NEEDS_CSUM != 0).then(|| Checksum { start: half(c0, c1), offset: half(o0, o1) });
+        let checksum =
+            (flags & NEEDS_CSUM != 0).then(|| Checksum { start: half(c0, c1), offset: half(o0, o1) });
         if let Some(Checksum { start, offset }) = checksum {
             if !agreed.checksum {
                 return Err(Refused::Offload);
@@ -66,7 +67,8 @@ impl Header {
         if kind & ECN != 0 && !agreed.ecn {
             return Err(Refused::Offload);
         }
-        let segments = segments.map(|kind| Segments { kind, header_length: half(l0, l1), size: half(s0, s1) });
+        let segments =
+            segments.map(|kind| Segments { kind, header_length: half(l0, l1), size: half(s0, s1) });
         if let Some(Segments { header_length, size, .. }) = segments
             && (size == 0 || checksum.is_none() || usize::from(header_length) > length)
         {
@@ -79,7 +81,8 @@ impl Header {
     pub fn bytes(self) -> [u8; HEADER] {
         let (mut flags, mut start, mut offset) = (0, [0; 2], [0; 2]);
         if let Some(checksum) = self.checksum {
-            (flags, start, offset) = (NEEDS_CSUM, checksum.start.to_le_bytes(), checksum.offset.to_le_bytes());
+            (flags, start, offset) =
+                (NEEDS_CSUM, checksum.start.to_le_bytes(), checksum.offset.to_le_bytes());
         }
         let (mut kind, mut length, mut size) = (NONE, [0; 2], [0; 2]);
         if let Some(segments) = self.segments {

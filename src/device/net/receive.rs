@@ -59,7 +59,8 @@ impl<'m> Receive<'m> {
                 self.starved = true;
                 break;
             }
-            let parts = if self.merge { usize::MAX } else { self.ready.first().map_or(0, |buffer| buffer.parts) };
+            let parts =
+                if self.merge { usize::MAX } else { self.ready.first().map_or(0, |buffer| buffer.parts) };
             match self.vectors.read(from, parts) {
                 Ok(length) if length > HEADER => self.deliver(length)?,
                 // Not a frame.
@@ -143,7 +144,8 @@ impl<'m> Receive<'m> {
 
     /// Writes an element of the used ring (virtio 1.2, 2.7.8) without showing it.
     fn write_used(&self, at: u16, head: u16, length: u32) -> Result<(), DeviceError> {
-        let place = u64::from(at.checked_rem(self.queue.size()).unwrap_or(0)).saturating_mul(8).saturating_add(4);
+        let place =
+            u64::from(at.checked_rem(self.queue.size()).unwrap_or(0)).saturating_mul(8).saturating_add(4);
         let to = self.in_used_ring(place)?;
         let [h0, h1, h2, h3] = u32::from(head).to_le_bytes();
         let [l0, l1, l2, l3] = length.to_le_bytes();

@@ -61,7 +61,9 @@ impl<'m> Transmit<'m> {
         if !self.vectors.take_front(&mut header) {
             return true;
         }
-        let Ok(header) = Header::parse(&header, bytes.saturating_sub(HEADER), self.agreed) else { return true };
+        let Ok(header) = Header::parse(&header, bytes.saturating_sub(HEADER), self.agreed) else {
+            return true;
+        };
         match self.vectors.write(to, &header.bytes()) {
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
             Ok(_) => true,

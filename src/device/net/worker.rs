@@ -11,7 +11,7 @@ use virtio_queue::QueueT;
 
 /// Serves until told to stop.
 pub(super) fn serve(session: &mut Session, port: BorrowedFd<'_>) -> Result<(), DeviceError> {
-    let Session { memory, queues, interrupt, stop, features } = session;
+    let Session { memory, queues, interrupt, stop, features, .. } = session;
     let [rx, tx, ..] = &mut queues[..] else { return Err(DeviceError::Driver("it has no queues")) };
     if !rx.queue.ready() || !tx.queue.ready() {
         return Err(DeviceError::Driver("it did not set up both queues"));

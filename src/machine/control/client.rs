@@ -61,6 +61,11 @@ impl Connection {
         }
     }
 
+    /// Another hold on the same connection.
+    pub fn try_clone(&self) -> std::io::Result<Connection> {
+        Ok(Connection { socket: self.socket.try_clone()? })
+    }
+
     /// Sends a command; copies of `descriptors` go with it.
     pub fn send(&mut self, command: &Command, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
         wire::send_frame(&self.socket, command, descriptors).map_err(of_wire)

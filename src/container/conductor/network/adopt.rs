@@ -111,7 +111,8 @@ impl Worker {
                 tun.make().map(Arc::new).map_err(|source| NetworkError::NoTun { name: name(), source })
             }
             (None, Some(missing)) => {
-                let again = missing.raw_os_error().map_or(missing.kind().into(), io::Error::from_raw_os_error);
+                let again =
+                    missing.raw_os_error().map_or(missing.kind().into(), io::Error::from_raw_os_error);
                 self.tuns.missing = Some(again);
                 Err(NetworkError::NoTun { name: name(), source: missing })
             }
