@@ -36,7 +36,7 @@ kernel: $(OUT)/husk/kernel-path
 # start maps them instead of unpacking them.
 build: $(OUT)/husk/kernel-path
 	@[ -s "$$(cat $(OUT)/husk/kernel-path)" ] || kernel-config/build.sh > $(OUT)/husk/kernel-path
-	@$(CARGO) build --release -p husk -p husk-agent
+	@$(CARGO) build --release -p husk -p husk-agent -p containerd-shim-husk-v2
 	@[ $(OUT)/husk/initrd -nt $(BIN)/husk-agent ] || agent/initramfs.sh $(OUT)/husk/initrd $(BIN)/husk-agent
 	@integration/embed.sh $(BIN)/husk "$$(cat $(OUT)/husk/kernel-path)" $(OUT)/husk/initrd $(HUSK)
 
@@ -62,7 +62,7 @@ shell: prepare
 	@integration/emulated/machine shell
 
 install: build
-	@integration/install.sh $(HUSK) "$(DESTDIR)" "$(PREFIX)"
+	@integration/install.sh $(HUSK) $(BIN)/containerd-shim-husk-v2 "$(DESTDIR)" "$(PREFIX)"
 
 clean:
 	@$(CARGO) clean

@@ -3,7 +3,6 @@
 use super::context::{Context, absolute};
 use super::{CliError, usage};
 use crate::container::{ContainerError, ContainerId, create};
-use crate::process::spawn;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -75,7 +74,7 @@ impl Making {
             id: &id,
             bundle: &self.bundle,
             operator: &operator,
-            program: Path::new(spawn::THIS),
+            program: Path::new(create::THIS_PROGRAM),
             streams: None,
             foreground,
             console_socket: self.console_socket.as_deref(),

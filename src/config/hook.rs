@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// All hooks, each list in order. They run on the host, but for `start_container`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+// States that an older husk wrote are read by a newer one.
+#[serde(default)]
 pub struct Hooks {
     /// Before the container is made (deprecated, but Docker's networks hung on it for years).
     pub prestart: Vec<Hook>,

@@ -23,6 +23,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+/// The program that is a machine, when it is the one that runs.
+pub const THIS_PROGRAM: &str = crate::process::spawn::THIS;
+
 /// What is asked for.
 #[derive(Debug)]
 pub struct Request<'a> {
