@@ -38,6 +38,9 @@ impl Machine {
         let room = layout::HIGH_MEMORY..(u64::from(config.memory_mib) << 20).min(layout::HOLE.start);
         let kernel = kernel::load(&memory, &parts.kernel, room.clone())?;
         let initrd = initrd::load(&memory, &parts.initrd, &kernel, room)?;
+        let mut early = layout::filled_early(u64::from(config.memory_mib) << 20, kernel.end);
+        early.iter().for_each(|range| memory::expect_use(&memory, range));
+        early.extend([kernel.start..kernel.end, initrd.clone()]);
         kvm::add_memory(&vm, &memory)?;
         timeline.step("memory filled");
 
@@ -83,8 +86,7 @@ impl Machine {
             vcpus.push(vcpu);
         }
         if let Some(first) = vcpus.first() {
-            // Most of its pages are needed, and then each at least once.
-            kvm::prefault(first, &(kernel.start..kernel.end));
+            early.iter().for_each(|range| kvm::prefault(first, range));
         }
         gate::install_handler().map_err(MachineError::Signal)?;
         timeline.step("vcpus set up");

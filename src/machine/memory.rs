@@ -1,20 +1,21 @@
 //! The guest's memory: mappings of our own address space that KVM shows to the guest.
 //!
-//! Fresh memory is anonymous and private: a page exists from the guest's first touch on. Parts of files (the kernel,
-//! the initrd) are mapped over it copy-on-write, so that all guests of a host share their pages until one writes to
-//! them. A start from a template will map the template's memory file in the same way: [`map`] is the only place that
-//! decides what backs the memory.
+//! Fresh memory is anonymous and private: a page exists from the guest's first touch on. What a start is sure to fill is
+//! there before it ([`expect_use`]), in large pages: an exit for each of its small pages was two thirds of a start. For the
+//! same reason kernel and initrd are copied into it, not mapped from their files: a kernel patches nearly all of its text
+//! when it starts, and then each page of it costs two exits and a copy, one by one. A start from a template will map the
+//! template's memory file: [`map`] is the only place that decides what backs the memory.
 //!
-//! It is never offered for merging between guests (a side channel) and never part of a core dump.
+//! It is never offered for merging between guests (a side channel) and never part of a core dump. It is never unmapped
+//! either: it goes with the process.
 #![allow(unsafe_code)] // mmap and madvise over memory that the guest uses
 
 use super::parts::Part;
 use crate::device::Memory;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 /// What backs the memory.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +34,9 @@ pub fn map(ranges: &[Range<u64>], source: Source) -> Result<Memory, MemoryError>
         let size = range.end.saturating_sub(range.start);
         let failed = |source| MemoryError::Map { mib: size >> 20, source };
         let length = usize::try_from(size).map_err(|_| failed(MmapRegionError::InvalidPointer))?;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let mapping =
-            MmapRegion::build(None, length, libc::PROT_READ | libc::PROT_WRITE, flags).map_err(failed)?;
+        let ours = reserve(length).map_err(|error| failed(MmapRegionError::Mmap(error)))?;
+        // SAFETY: it is `length` bytes of a mapping made for this region, which nobody unmaps.
+        let mapping = unsafe { MmapRegion::build_raw(ours, length, PROTECTION, FLAGS) }.map_err(failed)?;
         advise(mapping.as_ptr(), length, libc::MADV_DONTDUMP)?;
         if small {
             advise(mapping.as_ptr(), length, libc::MADV_NOHUGEPAGE)?;
@@ -46,84 +47,97 @@ pub fn map(ranges: &[Range<u64>], source: Source) -> Result<Memory, MemoryError>
     Memory::from_regions(regions).map_err(|_| MemoryError::Layout)
 }
 
-/// Puts `length` bytes of `part`, from `offset` in it, at guest address `at`. Whole pages are mapped where file and
-/// guest address are aligned alike; the edges, and everything otherwise, are copied.
-///
-/// Only before the guest runs: it replaces the pages that were there.
+/// Maps fresh memory at a multiple of the large page size, as guest addresses are counted: otherwise KVM could not map a
+/// large page of ours as one of the guest's. Linux does so by itself since 6.7.
+fn reserve(length: usize) -> io::Result<*mut u8> {
+    let too_long = || io::Error::from(io::ErrorKind::OutOfMemory);
+    let whole = length.checked_add(LARGE_PAGE).ok_or_else(too_long)?;
+    // SAFETY: a new mapping, at no address that is in use.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), whole, PROTECTION, FLAGS, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let at = at.cast::<u8>();
+    let before = at.align_offset(LARGE_PAGE);
+    let aligned = at.wrapping_add(before);
+    let after = aligned.wrapping_add(length);
+    for (spare, size) in [(at, before), (after, LARGE_PAGE.saturating_sub(before))] {
+        if size > 0 {
+            // SAFETY: the two ends of the new mapping, which nobody knows of.
+            unsafe { libc::munmap(spare.cast(), size) };
+        }
+    }
+    Ok(aligned)
+}
+
+/// Makes the memory of `range` now, because the guest is going to use nearly all of it: in large pages as far as they lie
+/// in it. A host that does not take the advice makes it later, or in small pages.
+pub fn expect_use(memory: &Memory, range: &Range<u64>) {
+    let whole = range.start.checked_next_multiple_of(LARGE_PAGE as u64).unwrap_or(range.end);
+    for (advice, part) in [
+        (libc::MADV_HUGEPAGE, whole..range.end & !LARGE_PAGE_MASK),
+        (libc::MADV_POPULATE_WRITE, range.start & !PAGE_MASK..range.end & !PAGE_MASK),
+    ] {
+        let length = usize::try_from(part.end.saturating_sub(part.start)).unwrap_or(0);
+        let place = memory.get_slice(GuestAddress(part.start), length);
+        if let Some(place) = place.ok().filter(|place| !place.is_empty()) {
+            let _ = advise(place.ptr_guard_mut().as_ptr(), length, advice);
+        }
+    }
+}
+
+/// Copies `length` bytes of `part`, from `offset` in it, to guest address `at`, where nothing but zeroes has been: pages of
+/// zeroes are left out. Where there is more than those, by the beginning of each large page, it becomes one.
 pub fn place(memory: &Memory, at: u64, part: &Part, offset: u64, length: u64) -> Result<(), MemoryError> {
     let outside = || MemoryError::Outside { what: part.name().to_owned(), at, length };
     if !memory.check_range(GuestAddress(at), usize::try_from(length).map_err(|_| outside())?) {
         return Err(outside());
     }
-    let in_file = part.offset().checked_add(offset).ok_or_else(outside)?;
     let end = at.checked_add(length).ok_or_else(outside)?;
-    let first = at.checked_next_multiple_of(PAGE).ok_or_else(outside)?;
-    let last = end & !PAGE_MASK;
-    if in_file & PAGE_MASK != at & PAGE_MASK || first >= last {
-        return copy(memory, at, part, offset, length);
-    }
-    let head = first.wrapping_sub(at);
-    let body = last.wrapping_sub(first);
-    copy(memory, at, part, offset, head)?;
-    map_pages(memory, first, part, in_file.wrapping_add(head), body)?;
-    copy(memory, last, part, offset.wrapping_add(head).wrapping_add(body), end.wrapping_sub(last))
-}
-
-/// Maps whole pages of a file over guest memory.
-fn map_pages(memory: &Memory, at: u64, part: &Part, in_file: u64, length: u64) -> Result<(), MemoryError> {
-    let outside = || MemoryError::Outside { what: part.name().to_owned(), at, length };
-    let size = usize::try_from(length).map_err(|_| outside())?;
-    // One slice, hence one region, hence one contiguous mapping of ours.
-    let target = memory.get_slice(GuestAddress(at), size).map_err(|_| outside())?;
-    let target = target.ptr_guard_mut();
-    let failed = |source| MemoryError::MapPart { what: part.name().to_owned(), source };
-    let in_file = libc::off_t::try_from(in_file).map_err(|_| outside())?;
-    // SAFETY: the target is `size` bytes inside one of the mappings made by `map`, page-aligned at both ends (guest
-    // addresses of regions and `at` are), owned by the region and referenced by nobody: the guest does not run yet.
-    // MAP_FIXED replaces only these pages; the region's later munmap covers them as well.
-    let mapped = unsafe {
-        libc::mmap(
-            target.as_ptr().cast(),
-            size,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
-            part.file().as_raw_fd(),
-            in_file,
-        )
-    };
-    if mapped == libc::MAP_FAILED {
-        return Err(failed(io::Error::last_os_error()));
-    }
-    advise(target.as_ptr(), size, libc::MADV_DONTDUMP)
-}
-
-/// Copies bytes of a file into guest memory: the host's kernel does, straight to where they belong.
-fn copy(memory: &Memory, at: u64, part: &Part, offset: u64, length: u64) -> Result<(), MemoryError> {
-    let outside = || MemoryError::Outside { what: part.name().to_owned(), at, length };
-    let failed = |source| MemoryError::Read { what: part.name().to_owned(), source };
-    let mut in_file = part.offset().checked_add(offset).ok_or_else(outside)?;
-    let mut at = at;
-    let mut left = usize::try_from(length).map_err(|_| outside())?;
-    while left > 0 {
-        let target = memory.get_slice(GuestAddress(at), left).map_err(|_| outside())?;
-        let from = libc::off_t::try_from(in_file).map_err(|_| outside())?;
-        // SAFETY: the target is `left` bytes of guest memory, which is ours to write and which no reference points to.
-        let read = unsafe {
-            libc::pread(part.file().as_raw_fd(), target.ptr_guard_mut().as_ptr().cast(), left, from)
-        };
-        let read = match usize::try_from(read) {
-            Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-            Ok(read) => read,
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => continue,
-                error => return Err(failed(error)),
-            },
-        };
-        left = left.saturating_sub(read);
-        at = at.saturating_add(read as u64);
-        in_file = in_file.saturating_add(read as u64);
+    let mut buffer = vec![0; CHUNK as usize];
+    let mut from = at;
+    while from < end {
+        let to = end.min((from | CHUNK_MASK).saturating_add(1));
+        let size = usize::try_from(to.wrapping_sub(from)).map_err(|_| outside())?;
+        let bytes = buffer.get_mut(..size).ok_or_else(outside)?;
+        let in_part = offset.checked_add(from.wrapping_sub(at)).ok_or_else(outside)?;
+        part.read_exact_at(bytes, in_part)
+            .map_err(|source| MemoryError::Read { what: part.name().to_owned(), source })?;
+        let pages = || Pages { at: from, rest: bytes };
+        let large = from & !LARGE_PAGE_MASK;
+        if (from == at || from == large) && pages().count().saturating_mul(PAGE as usize) > size / 2 {
+            expect_use(memory, &(large..large.saturating_add(LARGE_PAGE as u64)));
+        }
+        for (at, page) in pages() {
+            memory.write_slice(page, GuestAddress(at)).map_err(|_| outside())?;
+        }
+        from = to;
     }
     Ok(())
+}
+
+/// Those pages of some bytes that are not all zero, with their addresses.
+struct Pages<'b> {
+    at: u64,
+    rest: &'b [u8],
+}
+
+impl<'b> Iterator for Pages<'b> {
+    type Item = (u64, &'b [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let at = self.at;
+            let size = usize::try_from(PAGE.wrapping_sub(at & PAGE_MASK)).unwrap_or(0).min(self.rest.len());
+            let (page, rest) = self.rest.split_at_checked(size)?;
+            self.at = at.saturating_add(size as u64);
+            self.rest = rest;
+            if page != ZEROES.get(..size)? {
+                return Some((at, page));
+            }
+        }
+        None
+    }
 }
 
 fn advise(at: *mut u8, length: usize, advice: libc::c_int) -> Result<(), MemoryError> {
@@ -170,15 +184,6 @@ pub enum MemoryError {
         /// How long it is.
         length: u64,
     },
-    /// A file cannot be mapped.
-    #[error("cannot map {what} into guest memory")]
-    MapPart {
-        /// Which.
-        what: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// A file cannot be read.
     #[error("cannot read {what}")]
     Read {
@@ -197,12 +202,20 @@ pub const PAGE: u64 = 4096;
 /// same time.
 const LARGE_PAGES_FROM: u64 = 1 << 30;
 const PAGE_MASK: u64 = PAGE - 1;
+static ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
+/// So much of a file is read at a time.
+const CHUNK: u64 = 64 << 10;
+const CHUNK_MASK: u64 = CHUNK - 1;
+/// The size of a large page, a host's and a guest's alike.
+const LARGE_PAGE: usize = 2 << 20;
+const LARGE_PAGE_MASK: u64 = LARGE_PAGE as u64 - 1;
+const PROTECTION: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
-    use vm_memory::Bytes;
 
     fn part(bytes: &[u8]) -> (tempfile::NamedTempFile, Part) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -239,12 +252,44 @@ mod tests {
     }
 
     #[test]
-    fn writes_by_the_guest_do_not_reach_the_file() {
-        let (file, part) = part(&pattern(8192));
-        let memory = map(&[0..0x4000], Source::Fresh).unwrap();
-        place(&memory, 0, &part, 0, 8192).unwrap();
-        memory.write_slice(&[0; 8192], GuestAddress(0)).unwrap();
-        assert!(std::fs::read(file.path()).unwrap() == pattern(8192));
+    fn pages_of_zeroes_are_left_out() {
+        let mut bytes = pattern(40 * 4096);
+        bytes[4096..39 * 4096].fill(0);
+        bytes[20 * 4096 + 17] = 1;
+        let (_file, part) = part(&bytes);
+        let memory = map(&[0..0x10_0000], Source::Fresh).unwrap();
+        place(&memory, 0x3000, &part, 0, bytes.len() as u64).unwrap();
+        let mut seen = vec![0; bytes.len()];
+        memory.read_slice(&mut seen, GuestAddress(0x3000)).unwrap();
+        assert!(seen == bytes);
+        let pages = |at| Pages { at, rest: &bytes }.map(|(at, page)| (at, page.len())).collect::<Vec<_>>();
+        assert_eq!(pages(0x3000), [(0x3000, 4096), (0x1_7000, 4096), (0x2_a000, 4096)]);
+        // Pages are those of the guest, not of the file.
+        assert_eq!(pages(0x3800)[0], (0x3800, 0x800));
+    }
+
+    #[test]
+    fn memory_lies_at_a_multiple_of_the_large_page_size() {
+        for size in [0x8000, 3 << 20, 1 << 30] {
+            let memory = map(&[0..size], Source::Fresh).unwrap();
+            for (guest, ours, _) in slots(&memory) {
+                assert_eq!((ours - guest) % LARGE_PAGE as u64, 0, "{size:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_expected_to_be_used_may_lie_anywhere() {
+        let memory = map(&[0..8 << 20, 16 << 20..20 << 20], Source::Fresh).unwrap();
+        memory.write_slice(&[0xee; 0x3000], GuestAddress(0x10_0000)).unwrap();
+        for range in
+            [0..8 << 20, 0x10_1234..0x10_1235, 4 << 20..18 << 20, 5..5, 1 << 40..2 << 40, 9..u64::MAX]
+        {
+            expect_use(&memory, &range);
+        }
+        let mut seen = [0; 0x3000];
+        memory.read_slice(&mut seen, GuestAddress(0x10_0000)).unwrap();
+        assert!(seen == [0xee; 0x3000], "advice changes nothing");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Loads the guest kernel: an uncompressed ELF vmlinux, whose segments are mapped to where they say they belong.
+//! Loads the guest kernel: an uncompressed ELF vmlinux, whose segments are copied to where they say they belong.
 //!
 //! Uncompressed, because a compressed kernel costs its decompression at each start and a private copy in each guest.
 
@@ -28,6 +28,8 @@ pub fn load(memory: &Memory, part: &Part, room: std::ops::Range<u64>) -> Result<
         // What follows the file's bytes up to the size in memory is zero already: the memory is fresh.
         memory::place(memory, segment.physical, part, segment.offset, segment.file_size)
             .map_err(|source| failed(Problem::Place(source)))?;
+        let end = segment.physical.saturating_add(segment.memory_size);
+        memory::expect_use(memory, &(segment.physical.saturating_add(segment.file_size)..end));
     }
     Ok(kernel)
 }
