@@ -1,4 +1,5 @@
-//! Tells the program which commit it was built from, if that can be found out: for `husk --version` and `features`.
+//! Tells the program which commit it was built from, if that can be found out: for `husk --version` and `features`. And
+//! packs its relocations, which a static program applies to itself at each start.
 
 use std::process::Command;
 
@@ -7,6 +8,8 @@ fn main() {
     let commit =
         std::env::var("HUSK_COMMIT").ok().or_else(commit_of_the_tree).unwrap_or_else(|| "unknown".into());
     println!("cargo::rustc-env=HUSK_COMMIT={commit}");
+    // 0.4 MB that every start would read, in a few KiB (glibc 2.36, binutils 2.38).
+    println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
 }
 
 fn commit_of_the_tree() -> Option<String> {
