@@ -7,11 +7,12 @@
 //!     | -- Terminal(master) -----------> |
 //!     | -- Prepared -------------------> |  answers Create
 //!     | <- Start ----------------------- |  a container's first process only
+//!     | -- Hooked ---------------------> |  if it has hooks to run first
 //!     |    execve closes the child's end |  answers Start, or Exec
 //! ```
 //!
 //! `Failed` may come instead of any of the child's notes. The child's end is close-on-exec, so the agent reads the end
-//! of the conversation as "the program runs" if `Prepared` came before, and as a death otherwise.
+//! of the conversation as "the program runs" if `Prepared` (and `Hooked`) came before, and as a death otherwise.
 
 use crate::sys::{self, message};
 use husk_protocol::{Failure, FailureKind};
@@ -30,6 +31,8 @@ pub enum Note {
     Terminal(OwnedFd),
     /// Everything is done but the execve.
     Prepared,
+    /// The hooks of the start have run.
+    Hooked,
     /// Something went wrong: it ends.
     Failed(Failure),
 }
@@ -109,6 +112,7 @@ fn encode(note: &Note) -> (Vec<u8>, Option<RawFd>) {
         Note::Unshared => (vec![b'u'], None),
         Note::Terminal(master) => (vec![b't'], Some(master.as_raw_fd())),
         Note::Prepared => (vec![b'p'], None),
+        Note::Hooked => (vec![b'h'], None),
         Note::Failed(failure) => {
             let kind = match failure.kind {
                 FailureKind::NotFound => b'n',
@@ -130,6 +134,7 @@ fn decode(message: &[u8], descriptor: Option<OwnedFd>) -> Note {
         ([b'u'], None) => Note::Unshared,
         ([b't'], Some(master)) => Note::Terminal(master),
         ([b'p'], None) => Note::Prepared,
+        ([b'h'], None) => Note::Hooked,
         ([b'f', kind, text @ ..], None) => Note::Failed(Failure {
             kind: match kind {
                 b'n' => FailureKind::NotFound,

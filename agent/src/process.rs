@@ -41,6 +41,8 @@ pub struct ProcessState {
     pub streams: ProcessStreams,
     /// It is its container's first process.
     pub first: bool,
+    /// Hooks run when it is started: until it says that they are done, the end of its channel is a death.
+    pub hooked: bool,
 }
 
 /// How far a process is.

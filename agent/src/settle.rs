@@ -34,6 +34,11 @@ fn act(agent: &mut Agent, key: ProcessKey, note: Note) {
         Note::Unshared => proceed(agent, key),
         Note::Terminal(master) => give_terminal(agent, key, master),
         Note::Prepared => prepared(agent, key),
+        Note::Hooked => {
+            if let Some(process) = agent.processes.get_mut(key) {
+                process.hooked = false;
+            }
+        }
         Note::Failed(failure) => failed(agent, key, failure),
     }
 }
@@ -123,6 +128,9 @@ fn hung_up(agent: &mut Agent, key: ProcessKey) {
     let Some(process) = agent.processes.get_mut(key) else { return };
     process.channel = None;
     if let Phase::Starting { request } = process.phase {
+        if process.hooked {
+            return; // it is answered when its end is known
+        }
         process.phase = Phase::Running;
         let answer = if process.first { Answer::Done } else { Answer::Created { guest_pid: process.pid } };
         agent.reply(request, Ok(answer));

@@ -15,7 +15,7 @@ limit=${LIMIT:-90}
 
 # Off the share: a file server is no place for device nodes, and each program unpacks a root filesystem.
 work=/var/tmp/husk-validation
-rm -rf "$work" && mkdir -p "$work/tmp"
+rm -rf --one-file-system "$work" && mkdir -p "$work/tmp"
 cp "$programs"/* "$work/"
 cd "$work"
 export TMPDIR=$work/tmp
@@ -37,7 +37,10 @@ verdict() {
 clean() {
     local runtime=$1 id
     for id in $("$runtime" list -q 2>/dev/null); do "$runtime" delete --force "$id" >/dev/null 2>&1 || true; done
-    rm -rf "$work"/tmp/* 2>/dev/null || true
+    # A root filesystem whose mounts are shared may have handed them to this machine.
+    awk -v top="$work/tmp/" 'index($5, top) == 1 {print $5}' /proc/self/mountinfo | tac |
+        while read -r place; do umount -l "$place" || true; done
+    rm -rf --one-file-system "$work"/tmp/* 2>/dev/null || true
 }
 
 header="program"
@@ -59,6 +62,6 @@ for name in "${names[@]}"; do
     done
     echo "$row"
 done
-rm -rf "$work"
+rm -rf --one-file-system "$work"
 echo "worse than ${runtimes[0]##*/}: $worse"
 [ "$worse" = 0 ]

@@ -75,11 +75,16 @@ pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Stri
     let mut ignored = Vec::new();
     let parsed = serde_ignored::deserialize(tracked, |path| ignored.push(path.to_string()));
     let parsed = parsed.and_then(|value| json.end().map(|()| value));
-    parsed.map(|value| (value, ignored)).map_err(|error| describe(&error, &track.path().to_string()))
+    parsed.map(|value| (value, ignored)).map_err(|error| describe(&error, &track.path().to_string(), bytes))
 }
 
-fn describe(error: &serde_json::Error, field: &str) -> SpecError {
+fn describe(error: &serde_json::Error, field: &str, bytes: &[u8]) -> SpecError {
+    // What should have been a word and is something else is told as if it were no JSON.
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
     match error.classify() {
+        serde_json::error::Category::Syntax if field != "." && is_json() => {
+            SpecError::Field { field: field.to_owned(), reason: format!("not one of its words ({error})") }
+        }
         serde_json::error::Category::Data if field != "." => {
             SpecError::Field { field: field.to_owned(), reason: error.to_string() }
         }

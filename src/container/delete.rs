@@ -66,8 +66,8 @@ pub(super) fn destroy(container: &Container, reserved: Reserved) -> Result<(), C
         group.remove()?;
     }
     reserved.remove()?;
-    let state = container.oci_state(Status::Stopped);
-    hooks::run("poststop", &container.state.hooks.poststop, &state, None)
+    hooks::run_all("poststop", &container.state.hooks.poststop, &container.oci_state(Status::Stopped));
+    Ok(())
 }
 
 /// Kills the machine of a container that is still being created: its creator then fails, cleans up and lets go of the

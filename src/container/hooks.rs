@@ -36,6 +36,16 @@ pub fn run(
     Ok(())
 }
 
+/// Runs all hooks of one kind, as the spec has it for those that clean up: one that fails is told, and changes nothing.
+pub fn run_all(kind: &'static str, hooks: &[Hook], state: &OciState<'_>) {
+    for (index, hook) in hooks.iter().enumerate() {
+        if let Err(reason) = one(hook, state, None) {
+            // For the person: in the log callers look for errors, and there is none.
+            eprintln!("WARNING: {}", ContainerError::Hook { kind, index, reason });
+        }
+    }
+}
+
 fn one(hook: &Hook, state: &OciState<'_>, network: Option<i32>) -> Result<(), String> {
     let mut command = Command::new(&hook.path);
     // The first argument is the name that the hook sees, as for execve(2).

@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 
 const FACTS: Facts = Facts { processors: 8, memory_mib: 16384 };
 
-fn decide_with(config: &Value, operator: &Operator) -> Result<Decision, String> {
+pub fn decide_with(config: &Value, operator: &Operator) -> Result<Decision, String> {
     let spec = spec::parse(config.to_string().as_bytes()).map_err(|error| error.to_string())?;
     let mounts = spec.mounts().as_deref().unwrap_or(&[]);
     let is_bind = |mount: &oci_spec::runtime::Mount| {
         mount.options().iter().flatten().any(|option| option.ends_with("bind"))
     };
     let source = |mount: &oci_spec::runtime::Mount| {
-        let path = mount.source().clone().unwrap();
+        let path = mount.source().clone().unwrap_or_default();
         Source { directory: !path.ends_with("file"), path }
     };
     let sources: BTreeMap<usize, Source> = mounts

@@ -1,5 +1,6 @@
 //! Hermetic tests: no KVM, no root, nothing outside a temporary directory. One binary.
 
+mod bad_input;
 mod bundles;
 mod command_line;
 mod fields;

@@ -124,6 +124,7 @@ fn clone_first(
             channel: Some(channel),
             streams,
             first: true,
+            hooked: !container.start_hooks.hooks.is_empty(),
         },
     );
     if namespaces.user && !namespaces.time {

@@ -103,6 +103,7 @@ fn clone_joining(
             channel: Some(channel),
             streams,
             first: false,
+            hooked: false,
         },
     );
     Ok(())

@@ -54,13 +54,13 @@ impl<'a> StartHooks<'a> {
         Ok(Self { hooks: &given.hooks, state: Some(state) })
     }
 
-    /// Runs them in order; the first that fails ends it.
-    pub fn run(&self) -> Result<(), HookError> {
-        let Some(state) = &self.state else { return Ok(()) };
-        self.hooks
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, hook)| one(hook, state).map_err(|reason| HookError { index, reason }))
+    /// Runs them in order; the first that fails ends it. Whether there were any.
+    pub fn run(&self) -> Result<bool, HookError> {
+        let Some(state) = &self.state else { return Ok(false) };
+        for (index, hook) in self.hooks.iter().enumerate() {
+            one(hook, state).map_err(|reason| HookError { index, reason })?;
+        }
+        Ok(true)
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
             state_head: "{\"pid\":".to_owned(),
             state_tail: "}".to_owned(),
         };
-        StartHooks::prepare(&given).unwrap().run().map_err(|error| error.to_string())
+        StartHooks::prepare(&given).unwrap().run().map(drop).map_err(|error| error.to_string())
     }
 
     #[test]

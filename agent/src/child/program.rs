@@ -150,7 +150,9 @@ fn launch(
 ) -> Result<ProgramError, ProgramError> {
     if let Some(hooks) = hooks {
         channel.wait(Order::Start).map_err(ProgramError::Wait)?;
-        hooks.run()?;
+        if hooks.run()? {
+            channel.tell(&Note::Hooked).map_err(ProgramError::Wait)?;
+        }
     }
     let source = kernel::execute(&program.path, &program.arguments, &program.environment);
     Ok(ProgramError::Execute { program: program.path.to_string_lossy().into_owned(), source })
