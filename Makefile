@@ -4,7 +4,7 @@
 #   make test      all tests: the quick ones first, then those with real guests
 #   make bench     start-up, exec and memory, side by side with runc, crun and QEMU
 #   make check     formatting, lints and the tests that need neither KVM nor root
-#   make install   PREFIX=/usr/local DESTDIR=: one program, manual pages, completions, a commented configuration file
+#   make install   PREFIX=/usr/local DESTDIR=: husk, containerd's shim, manual pages, completions, a commented configuration file
 #   make shell     a prompt inside the emulated machine
 .PHONY: all demo test bench check install shell prepare kernel build clean
 .DELETE_ON_ERROR:
@@ -18,6 +18,7 @@ TARGET := $(shell uname -m)-unknown-linux-gnu
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN := $(OUT)/$(TARGET)/release
 HUSK := $(OUT)/husk/husk
+SHIM := $(BIN)/containerd-shim-husk-v2
 
 all: build
 
@@ -34,7 +35,7 @@ kernel: $(OUT)/husk/kernel-path
 # start maps them instead of unpacking them.
 build: $(OUT)/husk/kernel-path
 	@[ -s "$$(cat $(OUT)/husk/kernel-path)" ] || kernel-config/build.sh > $(OUT)/husk/kernel-path
-	@$(CARGO) build --release -p husk -p husk-agent
+	@$(CARGO) build --release -p husk -p husk-agent -p containerd-shim-husk-v2
 	@[ $(OUT)/husk/initrd -nt $(BIN)/husk-agent ] || agent/initramfs.sh $(OUT)/husk/initrd $(BIN)/husk-agent
 	@integration/embed.sh $(BIN)/husk "$$(cat $(OUT)/husk/kernel-path)" $(OUT)/husk/initrd $(HUSK)
 
@@ -56,7 +57,7 @@ shell: prepare
 	@integration/emulated/machine shell
 
 install: build
-	@integration/install.sh $(HUSK) "$(DESTDIR)" "$(PREFIX)"
+	@integration/install.sh $(HUSK) $(SHIM) "$(DESTDIR)" "$(PREFIX)"
 
 clean:
 	@$(CARGO) clean

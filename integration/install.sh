@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# install.sh HUSK DESTDIR PREFIX: everything that a user needs, and nothing that exists already is overwritten in /etc.
+# install.sh HUSK SHIM DESTDIR PREFIX: everything that a user needs, and nothing that exists already is overwritten in /etc.
 set -euo pipefail
-husk=$1 destdir=$2 prefix=$3
+husk=$1 shim=$2 destdir=$3 prefix=$4
 here=$(cd "$(dirname "$0")/.." && pwd)
 case $prefix in /usr) etc=/etc ;; *) etc=$prefix/etc ;; esac
 install -Dm755 "$husk" "$destdir$prefix/bin/husk"
+# Beside it: the shim starts the husk that it was installed with.
+install -Dm755 "$shim" "$destdir$prefix/bin/containerd-shim-husk-v2"
 install -Dm644 "$here/docs/config.toml" "$destdir$etc/husk/config.toml.sample"
 for shell in bash zsh fish; do
     case $shell in
@@ -16,4 +18,4 @@ for shell in bash zsh fish; do
     install -Dm644 "$husk.completion" "$destdir$prefix/$to"
     rm "$husk.completion"
 done
-echo "installed $destdir$prefix/bin/husk ($(stat -c %s "$husk") bytes) and $etc/husk/config.toml.sample"
+echo "installed $destdir$prefix/bin/husk ($(stat -c %s "$husk") bytes), containerd-shim-husk-v2 and $etc/husk/config.toml.sample"
