@@ -4,7 +4,7 @@
 #   make test      all tests: the quick ones first, then those with real guests
 #   make bench     start-up, exec and memory, side by side with runc, crun and QEMU
 #   make check     formatting, lints and the tests that need neither KVM nor root
-#   make install   PREFIX=/usr/local DESTDIR=: one program, manual pages, completions, a commented configuration file
+#   make install   PREFIX=/usr/local DESTDIR=: husk, containerd's shim, manual pages, completions, a commented configuration file
 #   make fuzz      every fuzzer for SECONDS=45
 #   make shell     a prompt inside the emulated machine
 .PHONY: all demo test bench fuzz check install shell prepare kernel build clean
@@ -20,6 +20,7 @@ TARGET := $(shell uname -m)-unknown-linux-gnu
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN := $(OUT)/$(TARGET)/release
 HUSK := $(OUT)/husk/husk
+SHIM := $(BIN)/containerd-shim-husk-v2
 
 all: build
 
@@ -62,7 +63,7 @@ shell: prepare
 	@integration/emulated/machine shell
 
 install: build
-	@integration/install.sh $(HUSK) $(BIN)/containerd-shim-husk-v2 "$(DESTDIR)" "$(PREFIX)"
+	@integration/install.sh $(HUSK) $(SHIM) "$(DESTDIR)" "$(PREFIX)"
 
 clean:
 	@$(CARGO) clean

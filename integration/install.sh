@@ -5,6 +5,7 @@ husk=$1 shim=$2 destdir=$3 prefix=$4
 here=$(cd "$(dirname "$0")/.." && pwd)
 case $prefix in /usr) etc=/etc ;; *) etc=$prefix/etc ;; esac
 install -Dm755 "$husk" "$destdir$prefix/bin/husk"
+# Beside it: the shim starts the husk that it was installed with.
 install -Dm755 "$shim" "$destdir$prefix/bin/containerd-shim-husk-v2"
 install -Dm644 "$here/docs/config.toml" "$destdir$etc/husk/config.toml.sample"
 for shell in bash zsh fish; do
@@ -23,4 +24,4 @@ trap 'rm -rf "$pages"' EXIT
 for page in "$pages"/*; do
     install -Dm644 "$page" "$destdir$prefix/share/man/man1/${page##*/}"
 done
-echo "installed $destdir$prefix/bin/husk ($(stat -c %s "$husk") bytes) and $etc/husk/config.toml.sample"
+echo "installed $destdir$prefix/bin/husk ($(stat -c %s "$husk") bytes), containerd-shim-husk-v2 and $etc/husk/config.toml.sample"

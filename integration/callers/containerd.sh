@@ -1,0 +1,236 @@
+#!/usr/bin/env bash
+# containerd.sh HUSK SHIM IMAGE [SCENARIO...]: containerd with runc's shim first and with husk's after it: the same calls, and
+# what came of them compared. IMAGE is an unpacked busybox. Run as root on a machine whose KVM runs guests. With KEEP=1 what
+# runc did the last time is taken for what it does.
+set -uo pipefail
+husk=$1 shim=$2 image=$3; shift 3
+wanted=${*:-all}
+work=/var/tmp/husk-containerd
+mount | awk -v work="$work/" 'index($3, work) == 1 { print $3 }' | xargs -r umount -l
+[ -n "${KEEP:-}" ] || rm -rf "$work/results"
+rm -rf "$work/root" "$work/state" "$work"/log-* "$work/figures"
+mkdir -p "$work/bin" "$work/results/runc" "$work/results/husk"
+install "$husk" "$work/bin/husk"
+install "$shim" "$work/bin/containerd-shim-husk-v2"
+export PATH=$work/bin:$PATH CONTAINERD_ADDRESS=$work/state/containerd.sock CONTAINERD_NAMESPACE=husk-test
+failures=0
+
+# --- the daemon -----------------------------------------------------------------------------------------------------
+up() {
+    containerd --root "$work/root" --state "$work/state" --address "$CONTAINERD_ADDRESS" --log-level info \
+        >>"$work/containerd.log" 2>&1 &
+    daemon=$!
+    for _ in $(seq 200); do ctr version >/dev/null 2>&1 && return; sleep 0.1; done
+    tail "$work/containerd.log"; exit 1
+}
+down() { kill "$daemon"; wait "$daemon" 2>/dev/null || true; }
+trap 'kill -9 $daemon 2>/dev/null; exit 1' INT TERM
+
+# What a registry would have sent: one layer, in the form that `docker save` has.
+import() {
+    mkdir -p "$work/image"
+    tar -C "$image" -cf "$work/image/layer.tar" .
+    local digest; digest=$(sha256sum <"$work/image/layer.tar" | cut -d' ' -f1)
+    cat >"$work/image/config.json" <<-END
+	{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"],"Env":["PATH=/bin:/sbin:/usr/bin:/usr/sbin"]},
+	 "rootfs":{"type":"layers","diff_ids":["sha256:$digest"]}}
+	END
+    echo '[{"Config":"config.json","RepoTags":["test/busybox:1"],"Layers":["layer.tar"]}]' >"$work/image/manifest.json"
+    tar -C "$work/image" -cf "$work/image.tar" manifest.json config.json layer.tar
+    ctr image import "$work/image.tar" >/dev/null
+    name=$(ctr image ls -q | head -1)
+}
+
+# --- telling --------------------------------------------------------------------------------------------------------
+# Runs a command and tells its status, output and errors, without what differs by its nature: pids, times, sizes.
+tell() {
+    local what=$1 status=0; shift
+    # Not with SIGTERM, which ctr passes on to the container.
+    timeout -s KILL 120 "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+    said "$what" "$status"
+}
+said() { # WHAT STATUS
+    echo "$1: status $2"
+    sed 's/^/  out: /' "$work/out" | normal
+    # The words of an error are each runtime's own; its code is containerd's.
+    sed -n 's/.*: \(not found\|already exists\|failed precondition\)\( .*\)\?$/  err: \1/p' "$work/err"
+    cat "$work/err" >>"$work/errors-$runtime"
+}
+normal() { sed "s/$runtime-/X-/g"; }
+started() { # ID: until its program has said so
+    for _ in $(seq 600); do grep -q ready "$work/log-$1" 2>/dev/null && return; sleep 0.1; done
+    echo "$1 did not get ready"
+}
+background() { # ID SCRIPT [OPTIONS...]: runs until it is killed
+    local id=$1 script=$2; shift 2
+    $run -d --log-uri "file://$work/log-$id" "$@" "$name" "$id" sh -c "$script" </dev/null >"$work/out" 2>"$work/err" || cat "$work/err"
+    started "$id"
+}
+status_of() { ctr task ls | awk -v id="$1" '$1 == id { print $3 }'; }
+becomes() { # ID STATUS
+    for _ in $(seq 300); do [ "$(status_of "$1")" = "$2" ] && { echo "becomes $2"; return; }; sleep 0.1; done
+    echo "is $(status_of "$1") and not $2"
+}
+end() { # ID
+    ctr task kill -s KILL "$1" 2>/dev/null || true
+    becomes "$1" STOPPED >/dev/null
+    ctr task delete "$1" >/dev/null 2>&1 || true
+    ctr container delete "$1" 2>/dev/null || true
+}
+READY='echo ready; while :; do sleep 1; done'
+
+# --- scenarios ------------------------------------------------------------------------------------------------------
+s_run() {
+    tell "echo" $run --rm "$name" "$runtime-run" echo hello world
+    tell "status" $run --rm "$name" "$runtime-run" sh -c 'echo out; echo err >&2; exit 42'
+    tell "signal" $run --rm "$name" "$runtime-run" sh -c 'kill -9 $$'
+    tell "environment" $run --rm --env A=b --cwd /bin "$name" "$runtime-run" sh -c 'echo $A $PWD; id -u'
+    tell "not a program" $run --rm "$name" "$runtime-run" /no/such/program
+    tell "long" $run --rm "$name" "$runtime-run" sh -c 'seq 1 20000 | md5sum; seq 1 20000 | tail -n 2'
+}
+s_stdin() {
+    local status=0 id=$runtime-stdin
+    background "$id" "$READY"
+    seq 1 5000 | timeout -s KILL 60 ctr task exec --exec-id in "$id" sh -c 'md5sum; echo end' >"$work/out" 2>"$work/err" || status=$?
+    said "stdin to its end" "$status"
+    end "$id"
+}
+s_tty() {
+    local status=0
+    script -qec "stty rows 31 cols 97; ctr run --runtime $type --rm -t $name $runtime-tty sh -c 'tty; stty size; exit 3'" /dev/null \
+        >"$work/out" 2>"$work/err" </dev/null || status=$?
+    tr -d '\r' <"$work/out" >"$work/out2"; mv "$work/out2" "$work/out"
+    said "a terminal" "$status"
+}
+s_life() {
+    local id=$runtime-life
+    background "$id" "$READY"
+    echo "is $(status_of "$id")"
+    tell "again" ctr task start "$id"
+    tell "exec" ctr task exec --exec-id one "$id" sh -c 'echo inside; echo error >&2; exit 7'
+    tell "exec by user" ctr task exec --exec-id two --user 1000 "$id" id -u
+    tell "exec of nothing" ctr task exec --exec-id three "$id" /no/such/program
+    ctr task exec -d --exec-id four --log-uri "file://$work/log-four" "$id" sh -c "$READY" </dev/null >/dev/null 2>&1
+    tell "exec with a name that is taken" ctr task exec --exec-id four "$id" true
+    ctr task ps "$id" | awk 'NR > 1 { print "process", $2 }' | sort -u
+    tell "kill exec" ctr task kill -s KILL --exec-id four "$id"
+    tell "pause" ctr task pause "$id"
+    echo "is $(status_of "$id")"
+    tell "exec while paused" ctr task exec --exec-id five "$id" true
+    tell "resume" ctr task resume "$id"
+    echo "is $(status_of "$id")"
+    ctr task metrics "$id" | awk 'NR > 3 { print "metric", $1 }' | grep -E 'memory.usage_in_bytes|memory.usage|cpuacct.usage|cpu.usage|pids' | sort -u || true
+    tell "delete while it runs" ctr task delete "$id"
+    tell "term" ctr task kill -s TERM "$id"
+    tell "kill" ctr task kill -s KILL "$id"
+    becomes "$id" STOPPED
+    tell "kill after its end" ctr task kill -s KILL "$id"
+    tell "exec after its end" ctr task exec --exec-id six "$id" true
+    tell "delete" ctr task delete "$id"
+    tell "kill after delete" ctr task kill "$id"
+    tell "container" ctr container delete "$id"
+}
+s_created() {
+    local id=$runtime-created
+    tell "create" ctr container create --runtime "$type" "$name" "$id" sh -c 'exit 5'
+    tell "start" ctr task start "$id"
+    tell "container" ctr container delete "$id"
+}
+s_logger() {
+    local id=$runtime-logger
+    cat >"$work/logger" <<-END
+	#!/bin/sh
+	exec 5>&-
+	{ echo "\$1 \$2 \$CONTAINER_NAMESPACE"; cat <&3; cat <&4; echo over; } >"$work/logged"
+	END
+    chmod +x "$work/logger"
+    $run -d --log-uri "binary://$work/logger?one=two" "$name" "$id" sh -c 'echo out; echo err >&2; exit 9' </dev/null
+    becomes "$id" STOPPED
+    tell "delete" ctr task delete "$id"
+    cat "$work/logged"
+    ctr container delete "$id"
+}
+s_memory() {
+    local id=$runtime-memory
+    $run -d --log-uri "file://$work/log-$id" --memory-limit $((64 << 20)) "$name" "$id" \
+        sh -c 'tail /dev/zero; echo killed $?; exit 6' </dev/null
+    becomes "$id" STOPPED
+    tell "delete" ctr task delete "$id"
+    cat "$work/log-$id"
+    ctr container delete "$id"
+}
+# containerd ends under its containers and comes back: they live, are reached again, and one that ended meanwhile is told.
+s_restart() {
+    local n
+    for n in 1 2 3; do background "$runtime-r$n" "$READY"; done
+    background "$runtime-r4" "echo ready; sleep 3; exit 33"
+    kill -9 "$daemon"; wait "$daemon" 2>/dev/null || true
+    sleep 6
+    up
+    for n in 1 2 3; do echo "$n is $(status_of "$runtime-r$n")"; done
+    becomes "$runtime-r4" STOPPED
+    tell "delete one that ended meanwhile" ctr task delete "$runtime-r4"
+    tell "exec" ctr task exec --exec-id one "$runtime-r2" echo here
+    tell "kill" ctr task kill -s KILL "$runtime-r1"
+    becomes "$runtime-r1" STOPPED
+    for n in 1 2 3 4; do end "$runtime-r$n"; done
+}
+# A shim that is killed takes its container with it.
+s_crash() {
+    local id=$runtime-crash before pid
+    background "$id" "$READY"
+    pid=$(ctr task ls | awk -v id="$id" '$1 == id { print $2 }')
+    before=$(date +%s%N)
+    kill -9 "$(pgrep -f "containerd-shim.* -id $id( |\$)" | head -1)"
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    kill -0 "$pid" 2>/dev/null && echo "its process lives on"
+    echo "$runtime: gone after $((($(date +%s%N) - before) / 1000000)) ms" >>"$work/figures"
+    ctr task delete "$id" >/dev/null 2>&1 || true
+    ctr container delete "$id"
+}
+
+# --- what exists ----------------------------------------------------------------------------------------------------
+census() {
+    ps -eo comm= | grep -E '^(containerd-shim|husk:?.*)$' || true
+    mount | grep -F "$work/state" || true
+    ls "$work/state/io.containerd.runtime.v2.task/$CONTAINERD_NAMESPACE" /run/containerd/s \
+        "/run/containerd/husk/$CONTAINERD_NAMESPACE" "/run/containerd/runc/$CONTAINERD_NAMESPACE" 2>/dev/null | grep -v '^/' || true
+    find /sys/fs/cgroup -path "*/$CONTAINERD_NAMESPACE/*" -type d 2>/dev/null || true
+}
+
+# Topics in order, for each container by itself: those of several at once may interleave.
+topics() {
+    sed -nE 's/.* (\/tasks\/[a-z-]+) (\{.*)/\1 \2/p' "$work/events" |
+        jq -Rr 'capture("(?<t>[^ ]+) (?<j>.*)") | (.j | fromjson) as $e | "\($e.container_id) \(.t) \($e.id // $e.exec_id // "" )"' |
+        sort -s -k1,1
+}
+
+one() { # SCENARIO
+    local listener before; before=$(census)
+    echo "== $1"
+    ctr events >"$work/events" & listener=$!
+    "s_$1"
+    sleep 1
+    kill "$listener" 2>/dev/null; wait "$listener" 2>/dev/null
+    echo "== events"; topics
+    echo "== left"; diff <(echo "$before") <(census)
+}
+
+up
+import
+for scenario in run stdin tty life created logger memory wrong crash restart; do
+    case " $wanted " in *" all "*|*" $scenario "*) ;; *) continue ;; esac
+    for runtime in runc husk; do
+        result=$work/results/$runtime/$scenario
+        [ $runtime = runc ] && [ -n "${KEEP:-}" ] && [ -s "$result" ] && continue
+        type=io.containerd.$runtime.v2 run="ctr run --runtime io.containerd.$runtime.v2" since=$SECONDS
+        one $scenario >"$result.raw" 2>&1
+        normal <"$result.raw" >"$result"; rm "$result.raw"
+        echo "$scenario with $runtime: $((SECONDS - since)) s"
+    done
+    diff -u "$work/results/runc/$scenario" "$work/results/husk/$scenario" || failures=$((failures + 1))
+done
+down
+cat "$work/figures" 2>/dev/null
+echo "containerd: $failures scenarios differ between runc's shim and husk's"
+[ $failures = 0 ]
