@@ -647,3 +647,36 @@ fn who_waits_for_a_lock_gets_it_or_can_be_interrupted() {
     holder.unlock().unwrap();
     assert!(waits.wait().unwrap().success());
 }
+
+/// The program in `files.c`, run where the host has files and where the guest would: it says the same.
+#[test]
+fn a_program_finds_its_files_as_on_the_host() {
+    let _alone = alone();
+    for policy in [Policy::Exclusive, Policy::Shared] {
+        let Some(mounted) = Mounted::new(Setup { policy, ..Setup::default() }) else { return };
+        let program = mounted.beside.join("files");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/device/fs/tests/files.c");
+        let Ok(compiled) = Command::new("gcc").args(["-O1", "-w", "-o"]).arg(&program).arg(source).status()
+        else {
+            return super::skip("there is no gcc");
+        };
+        assert!(compiled.success());
+        let own = mounted.outside.join("own");
+        fs::create_dir(&own).unwrap();
+        let run = |directory: &Path| {
+            let done = Command::new("timeout").arg("60").arg(&program).arg(directory).arg("2000").output();
+            let done = done.unwrap();
+            assert!(done.status.success(), "{done:?}");
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let expected = run(&own);
+        assert!(expected.contains("many: 0 twice, 0 missing"), "{expected}");
+        let there = mounted.inside.join("there");
+        fs::create_dir(&there).unwrap();
+        let seen = run(&there);
+        for (seen, expected) in seen.lines().zip(expected.lines()) {
+            assert_eq!(seen, expected, "{policy:?}");
+        }
+        assert_eq!(seen.lines().count(), expected.lines().count());
+    }
+}
