@@ -76,12 +76,29 @@ struct ConfigBytes {
     /// Which bytes the driver may write.
     writable: std::ops::Range<usize>,
     generation: u32,
+    /// Where the driver reads it, if not here.
+    mirror: Option<transport::Mirror>,
+}
+
+impl ConfigBytes {
+    fn show(&self) {
+        if let Some(mirror) = &self.mirror {
+            mirror.show_config(&self.bytes, self.generation);
+        }
+    }
 }
 
 impl ConfigSpace {
     /// A space that holds `bytes`, of which the driver may write those in `writable`.
     pub fn new(bytes: Vec<u8>, writable: std::ops::Range<usize>) -> Arc<ConfigSpace> {
-        Arc::new(ConfigSpace { inner: Mutex::new(ConfigBytes { bytes, writable, generation: 0 }) })
+        Arc::new(ConfigSpace { inner: Mutex::new(ConfigBytes { bytes, writable, generation: 0, mirror: None }) })
+    }
+
+    /// Shows the space in a mirror from here on.
+    pub fn show_in(&self, mirror: transport::Mirror) {
+        let mut space = self.lock();
+        space.mirror = Some(mirror);
+        space.show();
     }
 
     /// Reads for the driver; what lies beyond the space reads as zero.
@@ -105,6 +122,7 @@ impl ConfigSpace {
                 *to = *byte;
             }
         }
+        space.show();
     }
 
     /// Changes the space for the device. The caller then signals [`Interrupt::config_changed`].
@@ -112,6 +130,7 @@ impl ConfigSpace {
         let mut space = self.lock();
         change(&mut space.bytes);
         space.generation = space.generation.wrapping_add(1);
+        space.show();
     }
 
     /// Counts the changes made by the device.

@@ -37,6 +37,7 @@ pub mod slots;
 pub mod spare;
 pub mod timeline;
 pub mod vcpu;
+mod windows;
 
 pub use end::Ended;
 pub use jail::Jail;

@@ -4,6 +4,7 @@ use super::arch::current::layout;
 use super::boot::command_line::CommandLine;
 use super::bus::{Bus, BusError, Target};
 use super::spare;
+use super::windows::Windows;
 use crate::device::transport::{DeviceThread, Mmio, Seat, TransportError, device_thread, mmio};
 use crate::device::{Device, Memory};
 use kvm_ioctls::{IoEventAddress, VmFd};
@@ -16,6 +17,7 @@ pub struct Slots<'m> {
     vm: &'m VmFd,
     memory: &'m Memory,
     bus: Bus,
+    pages: Option<Windows>,
     windows: Vec<Arc<Mmio>>,
     seats: Vec<(Box<dyn Device>, Seat)>,
 }
@@ -33,7 +35,7 @@ pub struct Filled {
 impl<'m> Slots<'m> {
     /// All free.
     pub fn new(vm: &'m VmFd, memory: &'m Memory) -> Slots<'m> {
-        Slots { vm, memory, bus: Bus::new(), windows: Vec::new(), seats: Vec::new() }
+        Slots { vm, memory, bus: Bus::new(), pages: Windows::open(vm), windows: Vec::new(), seats: Vec::new() }
     }
 
     /// Puts `device` into the next slot and names it on the kernel's command line.
@@ -46,7 +48,11 @@ impl<'m> Slots<'m> {
         let interrupt = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(failed("event descriptor"))?;
         self.vm.register_irqfd(&interrupt, line).map_err(|source| failed("interrupt line")(source.into()))?;
         let (thread, seat): (DeviceThread, Seat) = device_thread();
-        let window = Mmio::open(description, self.memory.clone(), interrupt, thread)?;
+        let mirror = match &self.pages {
+            Some(pages) => pages.mirror(self.vm, name, slot)?,
+            None => None,
+        };
+        let window = Mmio::open(description, self.memory.clone(), interrupt, mirror, thread)?;
         let notify = IoEventAddress::Mmio(address.saturating_add(mmio::QUEUE_NOTIFY));
         for (queue, kick) in (0u32..).zip(window.kicks()) {
             self.vm
@@ -81,6 +87,9 @@ impl<'m> Slots<'m> {
 
     /// The result.
     pub fn finish(self) -> Filled {
+        if let Some(pages) = &self.pages {
+            pages.show(self.vm, self.windows.len());
+        }
         Filled { bus: self.bus, windows: self.windows, seats: self.seats }
     }
 }

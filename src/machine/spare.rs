@@ -67,7 +67,7 @@ impl Spares {
         let interrupt = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(failed("event descriptor"))?;
         let ours = interrupt.try_clone().map_err(failed("event descriptor"))?;
         let (thread, seat): (DeviceThread, Seat) = device_thread();
-        let window = Arc::new(Mmio::open(description, self.memory.clone(), interrupt, thread)?);
+        let window = Arc::new(Mmio::open(description, self.memory.clone(), interrupt, None, thread)?);
         let occupant = Occupant { window, interrupt: ours };
         let connected = self
             .connect(&occupant, address, line)

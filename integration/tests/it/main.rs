@@ -17,3 +17,4 @@ mod l_hooks;
 mod m_limits;
 mod n_options;
 mod o_network;
+mod p_files;

@@ -119,6 +119,16 @@ impl Descriptors {
         }
     }
 
+    /// Closes every open file that is not kept.
+    pub fn close_files(&mut self) {
+        let is_idle = |slot: &Slot| matches!(slot.what, Use::Read(_) | Use::Write(_)) && !slot.keep;
+        let found: Vec<Use> =
+            self.ring.iter().flatten().filter(|slot| is_idle(slot)).map(|s| s.what).collect();
+        for what in found {
+            self.remove(what);
+        }
+    }
+
     /// Closes up to half of what is here: the process has run out of descriptors.
     pub fn shrink(&mut self) -> bool {
         let target = self.index.len() / 2;

@@ -14,8 +14,8 @@
 //! and directories is ever opened; and the number of descriptors is fixed (`descriptors`), whatever the guest does.
 //! Why it is all ours and not a library: `docs/decisions/0003-file-server.md`.
 //!
-//! What is not here: permission checks (the guest's kernel makes them, on its own processes), locks (local to the
-//! guest so far), DAX.
+//! What is not here: permission checks (the guest's kernel makes them, on its own processes), locks on what the guest has
+//! to itself (its kernel has them), DAX.
 
 mod credentials;
 mod descriptors;
@@ -25,6 +25,7 @@ mod exports;
 pub mod fuzzing;
 mod handles;
 mod inodes;
+mod locks;
 mod name;
 mod request;
 mod segments;

@@ -87,6 +87,10 @@ pub enum Operation<'a> {
     Fallocate(FallocateIn),
     Lseek(LseekIn),
     CopyFileRange(CopyFileRangeIn),
+    Getlk(LkIn),
+    Setlk(LkIn),
+    Setlkw(LkIn),
+    Interrupt(InterruptIn),
     Syncfs,
 }
 
@@ -158,6 +162,10 @@ pub fn decode<'a>(header: &InHeader, body: &'a [u8]) -> Result<Operation<'a>, Er
         opcode::FALLOCATE => Operation::Fallocate(rest.fixed()?),
         opcode::LSEEK => Operation::Lseek(rest.fixed()?),
         opcode::COPY_FILE_RANGE => Operation::CopyFileRange(rest.fixed()?),
+        opcode::GETLK => Operation::Getlk(rest.fixed()?),
+        opcode::SETLK => Operation::Setlk(rest.fixed()?),
+        opcode::SETLKW => Operation::Setlkw(rest.fixed()?),
+        opcode::INTERRUPT => Operation::Interrupt(rest.fixed()?),
         opcode::SYNCFS => {
             rest.bytes(8)?;
             Operation::Syncfs

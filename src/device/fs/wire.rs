@@ -102,6 +102,12 @@ wire_structs! {
     LseekIn { fh: u64, offset: u64, whence: u32, padding: u32 }
     /// The reply to LSEEK.
     LseekOut { offset: u64 }
+    /// GETLK, SETLK and SETLKW. `end` is the last byte.
+    LkIn { fh: u64, owner: u64, start: u64, end: u64, kind: u32, pid: u32, lk_flags: u32, padding: u32 }
+    /// The reply to GETLK.
+    LkOut { start: u64, end: u64, kind: u32, pid: u32 }
+    /// INTERRUPT.
+    InterruptIn { unique: u64 }
     /// COPY_FILE_RANGE.
     CopyFileRangeIn { fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64 }
 }
@@ -145,7 +151,11 @@ pub mod opcode {
     pub const READDIR: u32 = 28;
     pub const RELEASEDIR: u32 = 29;
     pub const FSYNCDIR: u32 = 30;
+    pub const GETLK: u32 = 31;
+    pub const SETLK: u32 = 32;
+    pub const SETLKW: u32 = 33;
     pub const CREATE: u32 = 35;
+    pub const INTERRUPT: u32 = 36;
     pub const DESTROY: u32 = 38;
     pub const BATCH_FORGET: u32 = 42;
     pub const FALLOCATE: u32 = 43;
@@ -161,14 +171,16 @@ pub mod opcode {
 #[allow(missing_docs, reason = "the protocol's own")]
 pub mod feature {
     pub const ASYNC_READ: u64 = 1 << 0;
+    pub const POSIX_LOCKS: u64 = 1 << 1;
     pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub const BIG_WRITES: u64 = 1 << 5;
     pub const DONT_MASK: u64 = 1 << 6;
+    pub const FLOCK_LOCKS: u64 = 1 << 10;
     pub const AUTO_INVAL_DATA: u64 = 1 << 12;
     pub const DO_READDIRPLUS: u64 = 1 << 13;
     pub const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub const ASYNC_DIO: u64 = 1 << 15;
-    pub const WRITEBACK_CACHE: u64 = 1 << 16;
+    pub const NO_OPEN_SUPPORT: u64 = 1 << 17;
     pub const PARALLEL_DIROPS: u64 = 1 << 18;
     pub const POSIX_ACL: u64 = 1 << 20;
     pub const MAX_PAGES: u64 = 1 << 22;
@@ -202,6 +214,10 @@ pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub const WRITE_CACHE: u32 = 1 << 0;
 /// `WriteIn::write_flags`: clear set-user-id and set-group-id.
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
+/// `LkIn::lk_flags`: flock, not fcntl.
+pub const LK_FLOCK: u32 = 1 << 0;
+/// `ReleaseIn::release_flags`: the handle held a flock.
+pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 /// `GetattrIn::getattr_flags`: `fh` holds.
 pub const GETATTR_FH: u32 = 1 << 0;
 /// `FsyncIn::fsync_flags`: data only.

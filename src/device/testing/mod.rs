@@ -49,7 +49,7 @@ impl Driver {
         let description = device.description();
         let (thread, seat) = device_thread();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
-        let mmio = Mmio::open(description, memory.clone(), irq.try_clone().unwrap(), thread).unwrap();
+        let mmio = Mmio::open(description, memory.clone(), irq.try_clone().unwrap(), None, thread).unwrap();
         let thread = std::thread::spawn(move || serve(Box::new(device), seat));
         let arena = Arena::new(0x1000..MEMORY as u64);
         Driver { mmio, memory, arena, queues: Vec::new(), irq, interrupts: 0, thread: Some(thread) }

@@ -11,6 +11,7 @@
 //! Vcpu threads call [`Mmio::read`] and [`Mmio::write`], several at a time; the registers are behind a lock that the
 //! device's thread never takes.
 
+use super::mirror::Mirror;
 use super::registers::{self as register, Effect, Offer, Registers};
 use super::signals::Signals;
 use super::thread::{DeviceThread, Work};
@@ -26,6 +27,8 @@ pub struct Mmio {
     offer: Offer,
     memory: Memory,
     signals: Arc<Signals>,
+    /// What the guest reads instead of coming here.
+    mirror: Option<Mirror>,
     /// One for each queue; the device holds duplicates.
     kicks: Vec<EventFd>,
     /// Tells the device to stop; the device holds a duplicate.
@@ -60,6 +63,7 @@ impl Mmio {
         description: Description,
         memory: Memory,
         irq: EventFd,
+        mirror: Option<Mirror>,
         thread: DeviceThread,
     ) -> Result<Mmio, TransportError> {
         let device = description.name;
@@ -87,8 +91,14 @@ impl Mmio {
         };
         let inner =
             Inner { registers: Registers::new(&offer), thread: Some(thread), life: Life::Idle(parts) };
-        let signals = Arc::new(Signals::new(irq));
-        Ok(Mmio { description, offer, memory, signals, kicks, stop, inner: Mutex::new(inner) })
+        let signals = Arc::new(Signals::new(irq, mirror.clone()));
+        if let Some(mirror) = &mirror {
+            description.config.show_in(mirror.clone());
+        }
+        let inner = Mutex::new(inner);
+        let mmio = Mmio { description, offer, memory, signals, mirror, kicks, stop, inner };
+        mmio.show();
+        Ok(mmio)
     }
 
     /// One descriptor for each queue. The machine may register each as an ioeventfd for writes of the queue's index
@@ -153,6 +163,8 @@ impl Mmio {
         }
         self.signals.restore(saved.interrupt_status, saved.status & register::DEVICE_NEEDS_RESET != 0);
         inner.registers = saved;
+        drop(inner);
+        self.show();
         Ok(())
     }
 
@@ -197,8 +209,20 @@ impl Mmio {
                         self.signals.clear();
                     }
                 }
+                drop(inner);
+                self.show();
             }
         }
+    }
+
+    /// Shows all registers as they are now.
+    fn show(&self) {
+        let Some(mirror) = &self.mirror else { return };
+        // The interrupt status is there all the time.
+        for offset in (0..register::CONFIG_GENERATION).step_by(4).filter(|at| *at != register::INTERRUPT_STATUS) {
+            mirror.show(offset, self.read_register(offset));
+        }
+        self.signals.show_needs_reset();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -260,6 +284,11 @@ fn is_register(offset: u64, width: usize) -> bool {
 
 /// Offset of the register to which a driver writes a queue's index (virtio 1.2, 4.2.2).
 pub const QUEUE_NOTIFY: u64 = register::QUEUE_NOTIFY;
+
+/// Offset of the register to which a driver writes what it has seen of [`INTERRUPT_STATUS`](register::INTERRUPT_STATUS),
+/// and what it writes nearly always. With a mirror it need not arrive here: a bit that stays set makes the driver look
+/// at its queues once more at the next change of the configuration, and nothing else.
+pub const INTERRUPT_ACK: (u64, u32) = (register::INTERRUPT_ACK, 1);
 
 /// Size of the window on the bus.
 pub const WINDOW: u64 = 0x1000;

@@ -19,6 +19,7 @@
 #[cfg(fuzzing)]
 #[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
 pub mod fuzzing;
+pub mod mirror;
 pub mod mmio;
 pub mod registers;
 mod signals;
@@ -26,6 +27,7 @@ mod signals;
 mod tests;
 pub mod thread;
 
+pub use mirror::Mirror;
 pub use mmio::Mmio;
 pub use registers::{Registers, SavedQueue};
 pub use thread::{DeviceThread, Seat, device_thread, serve};

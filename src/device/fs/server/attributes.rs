@@ -20,7 +20,7 @@ impl Server {
             return out.put(&AttrOut { attr: root_attr(), ..AttrOut::default() });
         }
         // Not needed to find the file, but a handle that is none must not go unnoticed.
-        if how.getattr_flags & GETATTR_FH != 0 {
+        if how.getattr_flags & GETATTR_FH != 0 && !self.is_unopened(how.fh) {
             self.handles.get(id, how.fh)?;
         }
         let seen = self.look_at_node(id)?;

@@ -21,8 +21,11 @@ const MAX_COPY: u64 = 16 << 20;
 impl Server {
     /// The file that a handle reads from.
     fn readable_file(&mut self, id: NodeId, fh: u64) -> Result<Arc<OwnedFd>, Errno> {
+        if self.is_unopened(fh) {
+            return self.file(id, false);
+        }
         match self.handles.get(id, fh)?.kind {
-            // With write-back, the guest reads the rest of a page through a handle that is for writing only.
+            // The guest reads the rest of a page that is mapped through a handle that is for writing only.
             HandleKind::File { write } => self.file(id, write),
             _ => Err(Errno::BADF),
         }

@@ -7,9 +7,11 @@ use super::super::Policy;
 use super::super::descriptors::Use;
 use super::super::handles::{Fh, Handle, HandleKind};
 use super::super::inodes::{NodeId, Place, Sighting};
+use super::super::locks::{LockClass, LockKey};
 use super::super::name::Name;
 use super::super::wire::{
-    CreateIn, EntryOut, FOPEN_KEEP_CACHE, InHeader, OPEN_KILL_SUIDGID, OpenIn, OpenOut, ROOT,
+    CreateIn, EntryOut, FOPEN_KEEP_CACHE, FlushIn, InHeader, OPEN_KILL_SUIDGID, OpenIn, OpenOut,
+    RELEASE_FLOCK_UNLOCK, ROOT, ReleaseIn,
 };
 use super::reach::{look_at, one_component};
 use super::reply::Reply;
@@ -25,6 +27,10 @@ const ATTEMPTS: usize = 8;
 
 impl Server {
     pub(super) fn open_file(&mut self, id: NodeId, how: &OpenIn, out: &mut Reply<'_>) -> Outcome {
+        if !self.opens() {
+            // The guest need not ask again.
+            return Err(Errno::NOSYS);
+        }
         if id == ROOT {
             return Err(Errno::ISDIR);
         }
@@ -78,6 +84,10 @@ impl Server {
         name: Name<'_>,
         out: &mut Reply<'_>,
     ) -> Outcome {
+        if !self.opens() {
+            // It makes a node instead, and opens nothing.
+            return Err(Errno::NOSYS);
+        }
         let directory = self.writable_directory(header.nodeid)?;
         let flags = OFlags::from_bits_retain(how.flags);
         for _ in 0..ATTEMPTS {
@@ -106,9 +116,25 @@ impl Server {
         directory: &Arc<std::os::fd::OwnedFd>,
         name: Name<'_>,
     ) -> Result<(EntryOut, OpenOut), Errno> {
+        let entry = self.make_file(header, directory, name, (how.mode, how.umask))?;
+        let opened = self.add_handle(entry.nodeid, is_for_writing(OFlags::from_bits_retain(how.flags)));
+        if opened.is_err() {
+            self.inodes.forget(entry.nodeid, 1);
+        }
+        Ok((entry, opened?))
+    }
+
+    /// Makes a regular file of a mode, less what the umask says. It is open here: who makes a file is about to write.
+    pub(super) fn make_file(
+        &mut self,
+        header: &InHeader,
+        directory: &Arc<std::os::fd::OwnedFd>,
+        name: Name<'_>,
+        (mode, mask): (u32, u32),
+    ) -> Result<EntryOut, Errno> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(how.mode & 0o7777);
-        umask(Mode::from_raw_mode(how.umask & 0o777));
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        umask(Mode::from_raw_mode(mask & 0o777));
         let rights = self.rights;
         let file = self.opened(|| {
             rights.owned_by(header.uid, header.gid, || {
@@ -117,11 +143,8 @@ impl Server {
         })?;
         let seen = look_at(&file)?;
         let entry = self.enter_seen(header.nodeid, directory, name, &seen)?;
-        let opened = self.open_made(entry.nodeid, file, how.flags);
-        if opened.is_err() {
-            self.inodes.forget(entry.nodeid, 1);
-        }
-        Ok((entry, opened?))
+        self.adopt(entry.nodeid, Use::Write(entry.nodeid), Arc::new(file));
+        Ok(entry)
     }
 
     /// A handle for a file that was just made.
@@ -159,11 +182,16 @@ impl Server {
         out.put_both((entry, opened?))
     }
 
-    pub(super) fn release(&mut self, id: NodeId, fh: Fh) -> Outcome {
+    pub(super) fn release(&mut self, id: NodeId, how: &ReleaseIn) -> Outcome {
+        let fh = how.fh;
+        if how.release_flags & RELEASE_FLOCK_UNLOCK != 0 {
+            self.unlock_all(LockKey { node: id, owner: how.lock_owner, class: LockClass::Flock });
+        }
         if !matches!(self.handles.get(id, fh)?.kind, HandleKind::File { .. }) {
             return Err(Errno::BADF);
         }
         let handle = self.handles.remove(id, fh)?;
+        self.unlocked |= self.locks.remove_set_through(id, fh);
         if let (HandleKind::File { write }, Ok(inode)) = (handle.kind, self.inodes.get_mut(id)) {
             let count = if write { &mut inode.writers } else { &mut inode.readers };
             *count = count.saturating_sub(1);
@@ -175,6 +203,10 @@ impl Server {
     /// Closes the files of an inode that no handle needs any more. What has no name stays as long as the guest knows
     /// of it, and no longer: it forgets such an inode as soon as nobody inside uses it.
     pub(super) fn close_unused(&mut self, id: NodeId) {
+        if !self.opens() {
+            // Whether any is in use is not known: `close_idle` is for them.
+            return;
+        }
         let Ok(inode) = self.inodes.get(id) else { return };
         if inode.place == Place::Nowhere || inode.writers > 0 {
             return;
@@ -187,13 +219,29 @@ impl Server {
         }
     }
 
-    /// Some filesystems tell of failed writes on close only.
-    pub(super) fn flush(&mut self, id: NodeId, fh: Fh) -> Outcome {
+    /// Closes files that nobody has asked for in a while, where the guest does not say when it closes them. On the
+    /// host they would keep space from being freed, and filesystems from being unmounted.
+    pub fn close_idle(&mut self) {
+        if !self.opens() {
+            self.descriptors.close_files();
+        }
+    }
+
+    /// Whether a request is about no handle at all, because the guest does not open files.
+    pub(super) fn is_unopened(&self, fh: Fh) -> bool {
+        fh == 0 && !self.opens()
+    }
+
+    /// A process closes a file: it loses its POSIX locks on it then. And some filesystems tell of failed writes on
+    /// close only.
+    pub(super) fn flush(&mut self, id: NodeId, how: &FlushIn) -> Outcome {
+        let fh = how.fh;
         if self.policy == Policy::Exclusive {
             // Not needed on the filesystems that hold root filesystems: the guest need not ask again.
             return Err(Errno::NOSYS);
         }
         let HandleKind::File { write } = self.handles.get(id, fh)?.kind else { return Err(Errno::BADF) };
+        self.unlock_all(LockKey { node: id, owner: how.lock_owner, class: LockClass::Posix });
         if !write {
             return Ok(());
         }
@@ -203,6 +251,9 @@ impl Server {
 
     /// A handle that may write to an inode, or `EBADF`.
     pub(super) fn writable_handle(&mut self, id: NodeId, fh: Fh) -> Outcome {
+        if self.is_unopened(fh) {
+            return self.writable(id).map(|_| ());
+        }
         match self.handles.get(id, fh)?.kind {
             HandleKind::File { write: true } => Ok(()),
             _ => Err(Errno::BADF),

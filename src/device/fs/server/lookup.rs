@@ -15,13 +15,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Policy {
-    /// How long the guest may believe in a name and in attributes.
+    /// How long the guest may believe in attributes.
     pub(super) fn trust(self) -> Duration {
         match self {
-            // Nobody else changes anything. What the host's administrator does all the same is found out on open.
+            // Nobody else changes anything.
             Policy::Exclusive => Duration::from_secs(24 * 60 * 60),
             // Anybody may, at any time.
             Policy::Shared => Duration::ZERO,
+        }
+    }
+
+    /// How long the guest may believe in a name. What the host's administrator does all the same in an exclusive tree
+    /// is to put new files in place of others (`docker cp`): nobody need see the old one for longer than this. Each look-up
+    /// brings fresh attributes, too. Directories are not replaced, only filled.
+    fn trust_in_name(self, kind: FileType) -> Duration {
+        match (self, kind) {
+            (Policy::Exclusive, FileType::Directory) => self.trust(),
+            (Policy::Exclusive, _) => Duration::from_secs(1),
+            (Policy::Shared, _) => Duration::ZERO,
         }
     }
 
@@ -88,7 +99,7 @@ impl Server {
         if was_lost {
             self.keep_descriptors(id, false);
         }
-        self.entry(id, seen, self.policy.trust())
+        self.entry(id, seen, self.policy.trust_in_name(identity.kind))
     }
 
     /// Makes an export known. Its name is looked up each time: another may have it tomorrow.
@@ -104,7 +115,8 @@ impl Server {
 
     /// The entry of an inode that has just been made.
     pub(super) fn entry_of(&self, id: NodeId, seen: &Statx) -> Result<EntryOut, Errno> {
-        self.entry(id, seen, self.policy.trust())
+        let kind = self.inodes.get(id)?.identity.kind;
+        self.entry(id, seen, self.policy.trust_in_name(kind))
     }
 
     fn entry(&self, id: NodeId, seen: &Statx, trust: Duration) -> Result<EntryOut, Errno> {
@@ -122,5 +134,10 @@ impl Server {
 
     pub(super) fn submounts(&self) -> bool {
         self.agreed.is_some_and(|agreed| agreed.submounts)
+    }
+
+    /// Whether the guest says when it opens and closes a file.
+    pub(super) fn opens(&self) -> bool {
+        self.agreed.is_none_or(|agreed| agreed.opens)
     }
 }

@@ -19,12 +19,15 @@ mod directories;
 mod files;
 mod filesystem;
 mod init;
+mod locks;
 mod lookup;
 mod mounts;
 mod names;
 mod reach;
 mod reply;
 mod xattrs;
+
+pub use self::locks::{Wait, Waiting};
 
 use self::mounts::Mounts;
 use self::reply::Reply;
@@ -34,6 +37,7 @@ use super::descriptors::{Descriptors, Use};
 use super::exports::Exports;
 use super::handles::Handles;
 use super::inodes::Inodes;
+use super::locks::Locks;
 use super::request::{MAX_BODY, Operation, decode};
 use super::segments::Segments;
 use super::wire::{InHeader, OutHeader, WriteIn, opcode};
@@ -43,7 +47,7 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 /// What an operation comes to: a reply has been written, or the guest is told the error.
-type Outcome = Result<(), Errno>;
+pub type Outcome = Result<(), Errno>;
 
 /// The server of one device's driver.
 pub struct Server {
@@ -58,8 +62,43 @@ pub struct Server {
     handles: Handles,
     mounts: Mounts,
     descriptors: Descriptors,
+    locks: Locks,
+    /// A lock has gone, and nobody has tried again yet.
+    unlocked: bool,
+    /// What the request under way leaves to be done.
+    later: Later,
     /// Room for a request's body.
     buffer: Vec<u8>,
+}
+
+/// What comes of a request.
+pub enum Answer<'a> {
+    /// So many bytes of the reply are used; 0 when there is none to be sent.
+    Used(usize),
+    /// The reply has to wait for a lock.
+    Wait(Wait<'a>),
+    /// No reply; but if the request of that number waits, it is to be given up with `EINTR`.
+    Interrupt(u64),
+}
+
+/// What an operation leaves to be done when it has no answer yet.
+#[derive(Default)]
+enum Later {
+    #[default]
+    No,
+    Wait(Waiting),
+    Interrupt(u64),
+}
+
+/// Writes a reply's header. How long the reply is.
+fn answer(head: &mut Segments<'_>, unique: u64, outcome: Outcome, body: usize) -> usize {
+    let (error, body) = match outcome {
+        Ok(()) => (0, body),
+        Err(errno) => (errno.raw_os_error().saturating_neg(), 0),
+    };
+    let len = size_of::<OutHeader>().saturating_add(body);
+    let told = OutHeader { len: u32::try_from(len).unwrap_or(u32::MAX), error, unique };
+    if head.write(told.as_bytes()) { len } else { 0 }
 }
 
 impl Server {
@@ -86,39 +125,45 @@ impl Server {
             handles: Handles::default(),
             mounts: Mounts::default(),
             descriptors: Descriptors::new(descriptors),
+            locks: Locks::default(),
+            unlocked: false,
+            later: Later::No,
             buffer: Vec::new(),
         })
     }
 
-    /// Serves one request; returns how many bytes of `reply` are used, 0 when there is none to be sent.
-    pub fn serve(&mut self, mut request: Segments<'_>, mut reply: Segments<'_>) -> usize {
+    /// Serves one request.
+    pub fn serve<'a>(&mut self, mut request: Segments<'_>, mut reply: Segments<'a>) -> Answer<'a> {
         let mut header = InHeader::default();
         if !request.read(header.as_mut_bytes()) {
-            return 0;
+            return Answer::Used(0);
         }
         let mut head = reply.split(size_of::<OutHeader>());
         let mut out = Reply::new(reply);
         let outcome = self.handle(&header, request, &mut out);
+        match std::mem::take(&mut self.later) {
+            Later::No => {}
+            Later::Interrupt(unique) => return Answer::Interrupt(unique),
+            Later::Wait(waiting) => {
+                return Answer::Wait(Wait { unique: header.unique, waiting, reply: head });
+            }
+        }
         for id in self.inodes.take_gone() {
             for what in [Use::Path(id), Use::Read(id), Use::Write(id)] {
                 self.descriptors.close(what);
             }
+            self.locks.remove_all(|node| node == id);
         }
         if matches!(header.opcode, opcode::FORGET | opcode::BATCH_FORGET) {
-            return 0;
+            return Answer::Used(0);
         }
-        let (error, body) = match outcome {
-            Ok(()) => (0, out.written()),
-            Err(errno) => (errno.raw_os_error().saturating_neg(), 0),
-        };
-        let len = size_of::<OutHeader>().saturating_add(body);
-        let told = OutHeader { len: u32::try_from(len).unwrap_or(u32::MAX), error, unique: header.unique };
-        if head.write(told.as_bytes()) { len } else { 0 }
+        Answer::Used(answer(&mut head, header.unique, outcome, out.written()))
     }
 
     /// Lets go of what belongs to exports that are gone.
     pub fn drop_removed(&mut self) {
         let (inodes, handles) = (&self.inodes, &self.handles);
+        self.locks.remove_all(|id| inodes.get(id).is_ok_and(|inode| inode.export.is_removed()));
         self.descriptors.close_all(|what| {
             let node = match what {
                 Use::Path(id) | Use::Read(id) | Use::Write(id) => Some(id),
@@ -191,8 +236,8 @@ impl Server {
             Operation::Read(how) => self.read(node, &how, out),
             Operation::Write(how) => self.write(node, &how, data, out),
             Operation::Statfs => self.statfs(node, out),
-            Operation::Release(how) => self.release(node, how.fh),
-            Operation::Flush(how) => self.flush(node, how.fh),
+            Operation::Release(how) => self.release(node, &how),
+            Operation::Flush(how) => self.flush(node, &how),
             Operation::Fsync(how) => self.fsync(node, &how),
             Operation::Setxattr { how, name, value } => self.setxattr(node, &how, name, value),
             Operation::Getxattr { size, name } => self.getxattr(node, name, size, out),
@@ -207,6 +252,13 @@ impl Server {
             Operation::Lseek(how) => self.lseek(node, &how, out),
             Operation::CopyFileRange(how) => self.copy_file_range(node, &how, out),
             Operation::Syncfs => self.syncfs(node),
+            Operation::Getlk(how) => self.getlk(node, &how, out),
+            Operation::Setlk(how) => self.setlk(node, &how, false),
+            Operation::Setlkw(how) => self.setlk(node, &how, true),
+            Operation::Interrupt(how) => {
+                self.later = Later::Interrupt(how.unique);
+                Ok(())
+            }
         }
     }
 }

@@ -40,14 +40,17 @@ impl Server {
         name: Name<'_>,
         out: &mut Reply<'_>,
     ) -> Outcome {
+        if FileType::from_raw_mode(how.mode) == FileType::RegularFile {
+            let directory = self.writable_directory(header.nodeid)?;
+            let entry = self.make_file(header, &directory, name, (how.mode, how.umask))?;
+            self.close_unused(entry.nodeid);
+            return out.put(&entry);
+        }
         umask(Mode::from_raw_mode(how.umask & 0o777));
         let mode = Mode::from_raw_mode(how.mode & 0o7777);
         let kind = match FileType::from_raw_mode(how.mode) {
-            kind @ (FileType::RegularFile
-            | FileType::CharacterDevice
-            | FileType::BlockDevice
-            | FileType::Fifo
-            | FileType::Socket) => kind,
+            kind
+            @ (FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket) => kind,
             _ => return Err(Errno::INVAL),
         };
         let device =
@@ -98,6 +101,10 @@ impl Server {
             name.as_c_str(),
             AtFlags::SYMLINK_FOLLOW,
         )?;
+        if self.may_be_copied_up(old) {
+            let seen = look_at(&node)?;
+            self.recognise(old, &seen)?;
+        }
         let entry: EntryOut = self.enter(newdir, name)?;
         out.put(&entry)
     }
@@ -184,7 +191,14 @@ impl Server {
                 false => self.lost_name(id)?,
             }
         }
-        moved.map_or(Ok(()), |id| self.found_at(id, newdir, new))
+        let Some(id) = moved else { return Ok(()) };
+        self.found_at(id, newdir, new)?;
+        if self.may_be_copied_up(id)
+            && let Ok(seen) = look(&to, new.as_c_str())
+        {
+            self.recognise(id, &seen)?;
+        }
+        Ok(())
     }
 
     pub(super) fn readlink(&mut self, id: NodeId, out: &mut Reply<'_>) -> Outcome {

@@ -169,17 +169,31 @@ impl Server {
         if found == known {
             return Ok(());
         }
-        // An overlay without persistent numbers gives a file another one when it copies it up. Where nobody but the
-        // guest moves names about, the name is proof enough.
-        let copied_up = self.policy == Policy::Exclusive
-            && self.mounts.is_overlay(found.mount)
-            && self.mounts.is_overlay(known.mount)
-            && found.kind == known.kind;
-        if !copied_up {
-            return Err(Errno::STALE);
+        if self.recognise_as(id, found)? { Ok(()) } else { Err(Errno::STALE) }
+    }
+
+    /// An overlay without persistent numbers gives a file another one when it copies it up. Where nobody but the guest
+    /// moves names about, it is proof enough that an inode was found where it should be.
+    fn recognise_as(&mut self, id: NodeId, found: Identity) -> Result<bool, Errno> {
+        let known = self.inodes.get(id)?.identity;
+        let same =
+            self.may_be_copied_up(id) && self.mounts.is_overlay(found.mount) && found.kind == known.kind;
+        if same && found != known {
+            self.inodes.change_identity(id, found);
         }
-        self.inodes.change_identity(id, found);
-        Ok(())
+        Ok(same)
+    }
+
+    /// Whether an inode may get another number.
+    pub(super) fn may_be_copied_up(&self, id: NodeId) -> bool {
+        let on_overlay = |inode: &Inode| self.mounts.is_overlay(inode.identity.mount);
+        self.policy == Policy::Exclusive && self.inodes.get(id).is_ok_and(on_overlay)
+    }
+
+    /// What an inode is like after something that may have copied it up.
+    pub(super) fn recognise(&mut self, id: NodeId, seen: &Statx) -> Result<(), Errno> {
+        let found = self.mounts.identify(seen, || Err(Errno::STALE))?;
+        self.recognise_as(id, found).map(|_| ())
     }
 
     /// Who it is that a name in a directory stands for.

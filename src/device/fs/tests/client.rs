@@ -2,7 +2,7 @@
 
 use super::super::exports::Exports;
 use super::super::segments::Segments;
-use super::super::server::Server;
+use super::super::server::{self, Server};
 use super::super::wire::*;
 use super::super::{DESCRIPTORS, Policy, open_proc};
 use std::os::fd::OwnedFd;
@@ -14,6 +14,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What INIT of a current Linux offers.
 pub const OFFERED: u32 = 0x7fff_ffff;
+/// The same for a guest that says what it opens, even where it need not.
+const OPENING: u32 = OFFERED & !(feature::NO_OPEN_SUPPORT as u32);
 
 /// A reply's body, or the errno.
 pub type Answer = Result<Vec<u8>, i32>;
@@ -46,7 +48,11 @@ pub fn request(opcode: u32, nodeid: u64, owner: (u32, u32), unique: u64, parts: 
 
 /// INIT as Linux sends it.
 pub fn init() -> Vec<u8> {
-    let how = InitIn { major: 7, minor: 45, max_readahead: 128 << 10, flags: OFFERED, ..InitIn::default() };
+    init_with(OFFERED)
+}
+
+fn init_with(flags: u32) -> Vec<u8> {
+    let how = InitIn { major: 7, minor: 45, max_readahead: 128 << 10, flags, ..InitIn::default() };
     request(opcode::INIT, 0, (0, 0), 1, &[how.as_bytes()])
 }
 
@@ -71,7 +77,7 @@ impl Client {
             Server::open(policy, exports.clone(), Arc::new(open_proc().unwrap()), descriptors).unwrap();
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let mut client = Client { server, exports, directory, top: 0, owner, unique: 1 };
-        client.bytes(&init()).unwrap();
+        client.bytes(&init_with(OPENING)).unwrap();
         client.top = client.lookup(ROOT, b"0").unwrap().nodeid;
         client
     }
@@ -85,10 +91,16 @@ impl Client {
     pub fn bytes(&mut self, request: &[u8]) -> Answer {
         let mut request = request.to_vec();
         let mut reply = vec![0u8; (1 << 20) + 4096];
-        let used = self.server.serve(
+        let answer = self.server.serve(
             Segments::new(vec![VolatileSlice::from(request.as_mut_slice())]),
             Segments::new(vec![VolatileSlice::from(reply.as_mut_slice())]),
         );
+        let used = match answer {
+            server::Answer::Used(used) => used,
+            // Nobody waits here.
+            server::Answer::Wait(wait) => wait.answer(Err(rustix::io::Errno::AGAIN)),
+            server::Answer::Interrupt(_) => 0,
+        };
         if used == 0 {
             return Ok(Vec::new());
         }
@@ -164,6 +176,12 @@ impl Client {
         let body = self.call(opcode::CREATE, parent, &[how.as_bytes(), name, b"\0"])?;
         let (entry, rest) = EntryOut::read_from_prefix(&body).unwrap();
         Ok((entry, OpenOut::read_from_bytes(rest).unwrap()))
+    }
+
+    /// From here on a guest that does not say what it opens.
+    pub fn stop_opening(&mut self) {
+        self.bytes(&init()).unwrap();
+        self.top = self.lookup(ROOT, b"0").unwrap().nodeid;
     }
 
     pub fn open(&mut self, node: u64, flags: i32) -> Result<u64, i32> {

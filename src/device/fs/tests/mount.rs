@@ -2,20 +2,25 @@
 
 use super::super::exports::Exports;
 use super::super::segments::Segments;
-use super::super::server::Server;
+use super::super::server::{Answer, Outcome, Server, Waiting};
+use super::super::wire::OutHeader;
 use super::super::{MAX_PAYLOAD, Policy, open_proc};
 use super::{is_root, skip};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 use vm_memory::VolatileSlice;
+use zerocopy::IntoBytes;
 
 /// How the server is set up.
 pub struct Setup {
@@ -31,6 +36,9 @@ impl Default for Setup {
     }
 }
 
+/// Requests by opcode.
+pub type Requests = Arc<Mutex<BTreeMap<u32, usize>>>;
+
 /// A mounted file server with one export, `/0`.
 pub struct Mounted {
     /// The export as the kernel shows it.
@@ -43,6 +51,8 @@ pub struct Mounted {
     /// The most descriptors and inodes that the server had at any time.
     pub most_descriptors: Arc<AtomicUsize>,
     pub most_inodes: Arc<AtomicUsize>,
+    /// How many requests of each kind (`opcode`) have come.
+    pub requests: Requests,
     mountpoint: TempDir,
     pump: Option<JoinHandle<()>>,
     _source: TempDir,
@@ -89,7 +99,8 @@ impl Mounted {
         let flags = MsFlags::empty();
         mount(Some("husk"), mountpoint.path(), Some("fuse"), flags, Some(options.as_str())).unwrap();
         let (most_descriptors, most_inodes) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let counters = (most_descriptors.clone(), most_inodes.clone());
+        let requests = Requests::default();
+        let counters = (most_descriptors.clone(), most_inodes.clone(), requests.clone());
         let served = exports.clone();
         let pump = Some(std::thread::spawn(move || serve(fuse, &setup, served, &counters)));
         let inside = mountpoint.path().join("0");
@@ -100,6 +111,7 @@ impl Mounted {
             exports,
             most_descriptors,
             most_inodes,
+            requests,
             mountpoint,
             pump,
             _source: root,
@@ -120,12 +132,32 @@ impl Drop for Mounted {
 }
 
 /// From /dev/fuse to the server and back, until the unmount.
-fn serve(mut fuse: File, setup: &Setup, exports: Arc<Exports>, most: &(Arc<AtomicUsize>, Arc<AtomicUsize>)) {
+fn serve(
+    mut fuse: File,
+    setup: &Setup,
+    exports: Arc<Exports>,
+    most: &(Arc<AtomicUsize>, Arc<AtomicUsize>, Requests),
+) {
     let proc = Arc::new(open_proc().unwrap());
     let mut server = Server::open(setup.policy, exports, proc, setup.descriptors).unwrap();
     let (mut request, mut reply) =
         (vec![0u8; MAX_PAYLOAD as usize + 8192], vec![0u8; MAX_PAYLOAD as usize + 8192]);
+    let mut waits: Vec<(u64, Waiting)> = Vec::new();
     loop {
+        if !waits.is_empty() {
+            let mut events = [PollFd::new(fuse.as_fd(), PollFlags::POLLIN)];
+            let came = poll(&mut events, PollTimeout::from(5u8)).unwrap();
+            waits.retain(|(unique, waiting)| match server.try_again(*waiting) {
+                Some(outcome) => {
+                    end_wait(&fuse, *unique, outcome);
+                    false
+                }
+                None => true,
+            });
+            if came == 0 {
+                continue;
+            }
+        }
         let len = match fuse.read(&mut request) {
             Ok(len) => len,
             // The latter when the unmount comes between two reads.
@@ -135,11 +167,27 @@ fn serve(mut fuse: File, setup: &Setup, exports: Arc<Exports>, most: &(Arc<Atomi
             }
             Err(error) => panic!("cannot read from /dev/fuse: {error}"),
         };
+        let opcode = u32::from_le_bytes(request[4..8].try_into().unwrap());
+        *most.2.lock().unwrap().entry(opcode).or_default() += 1;
         let (from, to) = (&mut request[..len], reply.as_mut_slice());
-        let used = server.serve(
+        let answer = server.serve(
             Segments::new(vec![VolatileSlice::from(from)]),
             Segments::new(vec![VolatileSlice::from(to)]),
         );
+        let used = match answer {
+            Answer::Used(used) => used,
+            Answer::Wait(wait) => {
+                waits.push((wait.unique, wait.waiting));
+                0
+            }
+            Answer::Interrupt(unique) => {
+                if let Some(at) = waits.iter().position(|(waiting, _)| *waiting == unique) {
+                    waits.remove(at);
+                    end_wait(&fuse, unique, Err(rustix::io::Errno::INTR));
+                }
+                0
+            }
+        };
         let (inodes, _, descriptors) = server.counts();
         most.0.fetch_max(descriptors, Ordering::Relaxed);
         most.1.fetch_max(inodes, Ordering::Relaxed);
@@ -153,4 +201,11 @@ fn serve(mut fuse: File, setup: &Setup, exports: Arc<Exports>, most: &(Arc<Atomi
             Err(error) => panic!("the kernel does not take a reply of {used} bytes: {error}"),
         }
     }
+}
+
+/// The reply to a request that has waited for a lock.
+fn end_wait(mut fuse: &File, unique: u64, outcome: Outcome) {
+    let error = outcome.map_or_else(|error| -error.raw_os_error(), |()| 0);
+    let reply = OutHeader { len: size_of::<OutHeader>() as u32, error, unique };
+    fuse.write_all(reply.as_bytes()).unwrap();
 }

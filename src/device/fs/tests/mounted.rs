@@ -383,7 +383,7 @@ fn what_others_change_in_a_shared_tree_is_seen_at_once() {
 }
 
 #[test]
-fn a_file_replaced_behind_an_exclusive_guests_back_is_found_on_open() {
+fn a_file_replaced_behind_an_exclusive_guests_back_is_found_a_second_later() {
     let _alone = alone();
     let Some(mounted) = Mounted::new(Setup { in_memory: true, ..Setup::default() }) else { return };
     let (inside, outside) = (mounted.inside.join("f"), mounted.outside.join("f"));
@@ -391,7 +391,12 @@ fn a_file_replaced_behind_an_exclusive_guests_back_is_found_on_open() {
     assert_eq!(fs::read_to_string(&inside).unwrap(), "old");
     fs::remove_file(&outside).unwrap();
     fs::write(&outside, "new, from the host").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
     assert_eq!(fs::read_to_string(&inside).unwrap(), "new, from the host");
+    // And one that has grown, under the same name.
+    fs::write(&outside, "longer, from the host as well").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(fs::read_to_string(&inside).unwrap(), "longer, from the host as well");
 }
 
 #[test]
@@ -432,7 +437,8 @@ fn other_filesystems_below_an_export_are_visible_and_told_apart() {
 #[test]
 fn an_overlay_can_be_exported_and_copied_up_while_files_are_open() {
     let _alone = alone();
-    let Some(mounted) = Mounted::new(Setup { in_memory: true, descriptors: 8, ..Setup::default() }) else {
+    // Few, but enough to keep the ten files below that lose the name by which they were seen last.
+    let Some(mounted) = Mounted::new(Setup { in_memory: true, descriptors: 24, ..Setup::default() }) else {
         return;
     };
     let path = |name: &str| mounted.beside.join(name);
@@ -476,7 +482,7 @@ fn an_overlay_can_be_exported_and_copied_up_while_files_are_open() {
     }
     for (i, mut file) in open.iter().enumerate() {
         let mut content = String::new();
-        file.read_to_string(&mut content).unwrap();
+        file.read_to_string(&mut content).unwrap_or_else(|error| panic!("file {i}: {error}"));
         assert_eq!(content, format!("lower {i}, upper"));
         assert_eq!(fs::read_to_string(path(&format!("upper/d/f{i}"))).unwrap(), format!("lower {i}, upper"));
     }
@@ -511,4 +517,166 @@ fn an_overlay_can_be_exported_and_copied_up_while_files_are_open() {
     drop(open);
     fs::remove_dir_all(&root).unwrap();
     assert!(!path("merged/d").exists());
+}
+
+/// What small files cost, in requests, as a program that unpacks an archive makes them: this is what a container's
+/// time on files mostly goes to.
+#[test]
+fn small_files_take_few_requests() {
+    const FILES: usize = 200;
+    let _alone = alone();
+    let Some(mounted) = Mounted::new(Setup::default()) else { return };
+    let source = mounted.beside.join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..FILES {
+        fs::write(source.join(number.to_string()), format!("content of {number}\n")).unwrap();
+    }
+    // As a container has it: without the way to the export, whose name is looked up each time.
+    let inside = mounted.beside.join("inside");
+    fs::create_dir(&inside).unwrap();
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&mounted.inside), &inside, None::<&str>, bind, None::<&str>).unwrap();
+    let archive = mounted.beside.join("archive");
+    let tar = |args: &[&str], directory: &Path| {
+        let done = Command::new("tar").args(args).arg(&archive).arg("-C").arg(directory).arg(".").status();
+        assert!(done.unwrap().success());
+    };
+    tar(&["-cf"], &source);
+    let mut much = Vec::new();
+    let mut phase = |what: &str, most: usize| {
+        let counts = std::mem::take(&mut *mounted.requests.lock().unwrap());
+        let all: usize = counts.values().sum();
+        println!("{what}: {all} requests, by opcode {counts:?}");
+        if all > most * FILES + 60 {
+            much.push(format!("{what}: {all} requests for {FILES} files: {counts:?}"));
+        }
+    };
+    phase("mount", 1);
+    tar(&["-xf"], &inside);
+    phase("unpack", 9);
+    tar(&["-cf"], &inside);
+    phase("pack", 2);
+    for number in 0..FILES {
+        fs::read(inside.join(number.to_string())).unwrap();
+    }
+    phase("read", 1);
+    for number in 0..FILES {
+        fs::write(inside.join(number.to_string()), "other").unwrap();
+    }
+    phase("overwrite", 4);
+    for number in 0..FILES {
+        fs::write(inside.join(format!("new{number}")), "new").unwrap();
+    }
+    phase("write", 5);
+    for number in 0..FILES {
+        fs::remove_file(inside.join(format!("new{number}"))).unwrap();
+    }
+    phase("remove", 3);
+    nix::mount::umount2(&inside, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert!(much.is_empty(), "{much:#?}");
+}
+
+/// A lock on a range of bytes, for one process or one open file.
+fn range(kind: i32, start: i64, len: i64) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: 0, l_start: start, l_len: len, l_pid: 0 }
+}
+
+#[test]
+fn locks_are_the_hosts_and_go_when_the_file_is_closed() {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let _alone = alone();
+    let Some(mounted) = Mounted::new(Setup { policy: Policy::Shared, ..Setup::default() }) else { return };
+    fs::write(mounted.outside.join("f"), "0123456789").unwrap();
+    let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path.join("f")).unwrap();
+    let try_lock =
+        |file: &File, kind, start, len| fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, start, len)));
+    let refused = Err(nix::errno::Errno::EAGAIN);
+
+    // Ranges: what is locked inside is locked outside, and the other way round; what is beside is free.
+    let (inside, outside) = (open(&mounted.inside), open(&mounted.outside));
+    fcntl(&inside, FcntlArg::F_SETLK(&range(libc::F_WRLCK, 2, 3))).unwrap();
+    assert_eq!(try_lock(&outside, libc::F_RDLCK, 4, 1), refused);
+    assert_eq!(try_lock(&outside, libc::F_WRLCK, 5, 1), Ok(0));
+    assert_eq!(fcntl(&inside, FcntlArg::F_SETLK(&range(libc::F_RDLCK, 0, 0))), refused);
+    let mut asked = range(libc::F_WRLCK, 0, 0);
+    fcntl(&inside, FcntlArg::F_GETLK(&mut asked)).unwrap();
+    assert_eq!((i32::from(asked.l_type), asked.l_start, asked.l_len), (libc::F_WRLCK, 5, 1));
+    // Another file of the same process, closed: POSIX wants all its locks gone with that.
+    drop(open(&mounted.inside));
+    assert_eq!(try_lock(&outside, libc::F_WRLCK, 0, 0), Ok(0));
+    assert_eq!(try_lock(&outside, libc::F_UNLCK, 0, 0), Ok(0));
+    // An open file that owns locks itself.
+    let owner = open(&mounted.inside);
+    assert_eq!(try_lock(&owner, libc::F_WRLCK, 0, 1), Ok(0));
+    assert_eq!(try_lock(&inside, libc::F_WRLCK, 0, 1), refused);
+    drop(owner);
+    let gone = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        try_lock(&outside, libc::F_WRLCK, 0, 1) == Ok(0)
+    });
+    assert!(gone, "the lock outlives its owner");
+    assert_eq!(try_lock(&outside, libc::F_UNLCK, 0, 0), Ok(0));
+
+    // flock, between two of the guest's and with the host's.
+    let other = open(&mounted.inside);
+    inside.lock_shared().unwrap();
+    other.lock_shared().unwrap();
+    assert!(outside.try_lock().is_err());
+    drop(inside);
+    other.unlock().unwrap();
+    outside.lock().unwrap();
+    assert!(other.try_lock_shared().is_err());
+}
+
+#[test]
+fn who_waits_for_a_lock_gets_it_or_can_be_interrupted() {
+    let _alone = alone();
+    let Some(mounted) = Mounted::new(Setup { policy: Policy::Shared, ..Setup::default() }) else { return };
+    let path = mounted.inside.join("f");
+    fs::write(&path, "").unwrap();
+    let holder = File::open(mounted.outside.join("f")).unwrap();
+    holder.lock().unwrap();
+    let flock = |command: &str| Command::new("flock").arg(&path).args(["-c", command]).spawn().unwrap();
+    let (mut waits, mut killed) = (flock("true"), flock("true"));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(waits.try_wait().unwrap().is_none(), "the host has the lock");
+    // The server goes on meanwhile.
+    assert_eq!(fs::read(&path).unwrap(), b"");
+    killed.kill().unwrap();
+    assert!(killed.wait().unwrap().code().is_none());
+    holder.unlock().unwrap();
+    assert!(waits.wait().unwrap().success());
+}
+
+/// The program in `files.c`, run where the host has files and where the guest would: it says the same.
+#[test]
+fn a_program_finds_its_files_as_on_the_host() {
+    let _alone = alone();
+    for policy in [Policy::Exclusive, Policy::Shared] {
+        let Some(mounted) = Mounted::new(Setup { policy, ..Setup::default() }) else { return };
+        let program = mounted.beside.join("files");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/device/fs/tests/files.c");
+        let Ok(compiled) = Command::new("gcc").args(["-O1", "-w", "-o"]).arg(&program).arg(source).status()
+        else {
+            return super::skip("there is no gcc");
+        };
+        assert!(compiled.success());
+        let own = mounted.outside.join("own");
+        fs::create_dir(&own).unwrap();
+        let run = |directory: &Path| {
+            let done = Command::new("timeout").arg("60").arg(&program).arg(directory).arg("2000").output();
+            let done = done.unwrap();
+            assert!(done.status.success(), "{done:?}");
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let expected = run(&own);
+        assert!(expected.contains("many: 0 twice, 0 missing"), "{expected}");
+        let there = mounted.inside.join("there");
+        fs::create_dir(&there).unwrap();
+        let seen = run(&there);
+        for (seen, expected) in seen.lines().zip(expected.lines()) {
+            assert_eq!(seen, expected, "{policy:?}");
+        }
+        assert_eq!(seen.lines().count(), expected.lines().count());
+    }
 }

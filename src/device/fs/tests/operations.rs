@@ -342,8 +342,8 @@ fn negative_entries_are_believed_where_nobody_else_writes() {
 #[test]
 fn unknown_operations_are_not_there() {
     let mut client = Client::new();
-    // Locks, ACCESS, INTERRUPT, BMAP, IOCTL, POLL, DAX, STATX, and numbers without a meaning.
-    for opcode in [0, 7, 19, 31, 32, 33, 34, 36, 37, 39, 40, 41, 48, 49, 52, 53, 4096, u32::MAX] {
+    // ACCESS, BMAP, IOCTL, POLL, DAX, STATX, and numbers without a meaning.
+    for opcode in [0, 7, 19, 34, 37, 39, 40, 41, 48, 49, 52, 53, 4096, u32::MAX] {
         assert_eq!(client.call(opcode, client.top, &[&[0; 64]]), Err(libc::ENOSYS), "{opcode}");
     }
 }
@@ -362,4 +362,65 @@ fn an_exported_directory_is_a_filesystem_of_its_own_to_the_guest() {
     assert_ne!(alone.ino, std::fs::metadata(&file).unwrap().ino());
     let below = client.mkdir(client.top, b"d", 0o755).unwrap().attr;
     assert_eq!((below.flags, below.ino), (0, std::fs::metadata(client.outside().join("d")).unwrap().ino()));
+}
+
+#[test]
+fn a_guest_that_opens_nothing_makes_reads_and_writes_all_the_same() {
+    let mut client = Client::new();
+    client.stop_opening();
+    let top = client.top;
+    assert_eq!(client.create(top, b"f", libc::O_RDWR, 0o644).unwrap_err(), libc::ENOSYS);
+    let node = client.mknod(top, b"f", libc::S_IFREG | 0o640, 0).unwrap().nodeid;
+    assert_eq!(client.open(node, libc::O_RDWR), Err(libc::ENOSYS));
+    assert_eq!(client.write(node, 0, 0, b"content"), Ok(7));
+    assert_eq!(client.read(node, 0, 3, 100).unwrap(), b"tent");
+    // What has lost its name is still there for whoever uses it, also when nothing was asked for in a while.
+    client.unlink(top, b"f").unwrap();
+    client.server.close_idle();
+    assert_eq!(client.read(node, 0, 0, 100).unwrap(), b"content");
+    assert_eq!(
+        client.setattr(node, SetattrIn { valid: fattr::SIZE, size: 1, ..SetattrIn::default() }).unwrap().size,
+        1
+    );
+    client.forget(node, 1);
+    assert_eq!(client.server.counts(), (1, 0, 0));
+    // A number that is no handle stays none.
+    let node = client.mknod(top, b"g", libc::S_IFREG | 0o640, 0).unwrap().nodeid;
+    assert_eq!(client.read(node, 7, 0, 1), Err(libc::EBADF));
+    assert_eq!(client.write(top, 0, 0, b"x"), Err(libc::EISDIR));
+    assert_eq!(client.server.counts().2, 1);
+    client.server.close_idle();
+    assert_eq!(client.server.counts().2, 0);
+}
+
+#[test]
+fn a_read_only_export_is_not_written_to_by_a_guest_that_opens_nothing() {
+    let mut client = Client::with(Policy::Exclusive, 16, true);
+    std::fs::write(client.outside().join("f"), "as it was").unwrap();
+    client.stop_opening();
+    let node = client.lookup(client.top, b"f").unwrap().nodeid;
+    assert_eq!(client.write(node, 0, 0, b"x"), Err(libc::EROFS));
+    assert_eq!(client.mknod(client.top, b"g", libc::S_IFREG, 0).unwrap_err(), libc::EROFS);
+}
+
+#[test]
+fn trusted_attributes_are_kept_under_another_name() {
+    let mut client = Client::new();
+    std::fs::create_dir(client.outside().join("d")).unwrap();
+    let node = client.lookup(client.top, b"d").unwrap().nodeid;
+    if client.setxattr(node, b"user.a", b"1", 0) == Err(libc::EOPNOTSUPP) {
+        return skip("no user attributes on this file system");
+    }
+    client.setxattr(node, b"trusted.overlay.opaque", b"y", 0).unwrap();
+    assert_eq!(client.getxattr(node, b"trusted.overlay.opaque", 10).unwrap(), b"y");
+    let how = GetxattrIn { size: 1000, padding: 0 };
+    let list = client.call(opcode::LISTXATTR, node, &[how.as_bytes()]).unwrap();
+    let mut names: Vec<&[u8]> = list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    names.sort();
+    assert_eq!(names, [&b"trusted.overlay.opaque"[..], b"user.a"]);
+    // Nobody inside reaches them under the name that they have outside.
+    assert_eq!(client.getxattr(node, b"user.husk.trusted.overlay.opaque", 10), Err(libc::ENODATA));
+    assert_eq!(client.setxattr(node, b"user.husk.trusted.overlay.opaque", b"n", 0), Err(libc::EPERM));
+    client.call(opcode::REMOVEXATTR, node, &[b"trusted.overlay.opaque\0"]).unwrap();
+    assert_eq!(client.getxattr(node, b"trusted.overlay.opaque", 10), Err(libc::ENODATA));
 }

@@ -144,14 +144,13 @@ fn a_mebibyte_goes_to_a_file_and_back_in_pages() {
     let mut driver = Driver::new();
     let top = driver.begin();
     let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let how = CreateIn { flags: libc::O_RDWR as u32, mode: 0o100644, ..CreateIn::default() };
-    let (head, body) = driver.call(&request(opcode::CREATE, top, owner, 3, &[how.as_bytes(), b"f\0"]), 4096);
+    let how = MknodIn { mode: 0o100644, ..MknodIn::default() };
+    let (head, body) = driver.call(&request(opcode::MKNOD, top, owner, 3, &[how.as_bytes(), b"f\0"]), 4096);
     assert_eq!(head.error, 0);
-    let (entry, rest) = EntryOut::read_from_prefix(&body).unwrap();
-    let opened = OpenOut::read_from_bytes(rest).unwrap();
+    let entry = EntryOut::read_from_bytes(&body).unwrap();
 
     let data: Vec<u8> = (0..1u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let how = WriteIn { fh: opened.fh, offset: 5, size: 1 << 20, ..WriteIn::default() };
+    let how = WriteIn { offset: 5, size: 1 << 20, ..WriteIn::default() };
     let mut message = request(opcode::WRITE, entry.nodeid, owner, 4, &[how.as_bytes()]);
     message[..4].copy_from_slice(&((80 + (1 << 20)) as u32).to_le_bytes());
     driver.memory.write_slice(&message, GuestAddress(REQUESTS)).unwrap();
@@ -172,7 +171,7 @@ fn a_mebibyte_goes_to_a_file_and_back_in_pages() {
     for page in &pages {
         driver.memory.write_slice(&[0; 4096], GuestAddress(*page)).unwrap();
     }
-    let how = ReadIn { fh: opened.fh, offset: 5, size: 1 << 20, ..ReadIn::default() };
+    let how = ReadIn { offset: 5, size: 1 << 20, ..ReadIn::default() };
     let message = request(opcode::READ, entry.nodeid, owner, 5, &[how.as_bytes()]);
     driver.memory.write_slice(&message, GuestAddress(REQUESTS)).unwrap();
     let mut parts = vec![(REQUESTS, message.len() as u32, false), (REPLIES, 16, true)];

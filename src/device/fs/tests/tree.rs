@@ -120,7 +120,8 @@ pub fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
             let mut value = vec![0; 4096];
             let len = lgetxattr(path, &name, &mut value[..]).unwrap();
             value.truncate(len);
-            (name, value)
+            // What a guest's administrator has set, outside.
+            (name.strip_prefix("user.husk.").unwrap_or(&name).to_owned(), value)
         })
         .collect()
 }

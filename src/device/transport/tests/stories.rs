@@ -315,7 +315,7 @@ fn a_transport_whose_thread_is_gone_needs_a_reset_and_does_not_hang() {
         queue_sizes: vec![8],
         config: ConfigSpace::new(Vec::new(), 0..0),
     };
-    let mmio = Mmio::open(description, memory, EventFd::new(0).unwrap(), thread).unwrap();
+    let mmio = Mmio::open(description, memory, EventFd::new(0).unwrap(), None, thread).unwrap();
     let write = |offset: u64, value: u32| mmio.write(offset, &value.to_le_bytes());
     for status in [1, 3] {
         write(0x70, status);

@@ -1,0 +1,173 @@
+//! Files behave as they do without a machine in between: on the root filesystem, and on what is shared with others.
+
+use husk_integration::{
+    bundle::{Bundle, Image},
+    running::{Running, kill},
+    runtime::Runtime,
+    scenario::{fresh_id, run, same_as_runc, size},
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+/// A directory of the host to be shared; removed on drop.
+struct Outside(PathBuf);
+
+impl Outside {
+    fn new(name: &str) -> Outside {
+        let path = PathBuf::from(format!("/var/tmp/husk-it/{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a directory");
+        Outside(path)
+    }
+
+    fn bound(&self, bundle: &mut Bundle, to: &str, options: &[&str]) {
+        let mount = json!({"destination": to, "type": "bind", "source": self.0, "options": options});
+        bundle.config["mounts"].as_array_mut().expect("an array").push(mount);
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What Docker leaves to a container, and more.
+fn capable(bundle: &mut Bundle, more: &[&str]) {
+    let docker = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETUID"];
+    let set: Value = docker.iter().chain(more).map(|name| json!(format!("CAP_{name}"))).collect();
+    bundle.set("/process/capabilities", json!({"bounding": set, "effective": set, "permitted": set}));
+}
+
+#[test]
+fn a_program_finds_its_files_as_under_runc() {
+    let outside = Outside::new("program");
+    let source = include_str!("../../../src/device/fs/tests/files.c");
+    fs::write(outside.0.join("files.c"), source).expect("a file");
+    let compile = ["gcc", "-O1", "-w", "-o", "/shared/files", "/shared/files.c"];
+    run(Runtime::Runc, Image::Debian, &compile, |bundle| outside.bound(bundle, "/shared", &["rbind"])).ok();
+    let names: u32 = size(100_000, 400);
+    let script = format!(
+        "mkdir /work; /shared/files /work {names}; echo on what is shared:; /shared/files /shared/work {names}"
+    );
+    let output = same_as_runc(Image::Debian, &["sh", "-c", &script], |bundle| {
+        let work = outside.0.join("work");
+        let _ = fs::remove_dir_all(&work);
+        fs::create_dir(&work).expect("a directory");
+        outside.bound(bundle, "/shared", &["rbind"]);
+        capable(bundle, &[]);
+    });
+    assert_eq!(output.stdout.matches("many: 0 twice, 0 missing").count(), 2, "{output:?}");
+}
+
+#[test]
+fn an_overlay_has_its_upper_directory_on_the_containers_root() {
+    let script = "cd /; mkdir -p lower/d lower/gone upper work merged; echo below > lower/d/f; echo x > lower/gone/x; \
+         ln -s f lower/d/soft; mount -t overlay overlay -o lowerdir=/lower,upperdir=/upper,workdir=/work /merged; cd merged; \
+         echo above >> d/f; rm -r gone; mkdir gone; echo new > gone/y; mv d e; chown -h 5:5 e/soft; ls -A gone; cat e/f; \
+         ls -A . | tr '\\n' ' '; cd /; umount /merged; mount -t overlay overlay -o lowerdir=/lower,upperdir=/upper,workdir=/work /merged; \
+         cat merged/e/soft; ls -A merged/gone; stat -c %u merged/e/soft; getfattr -h -d -m - --only-values -n trusted.overlay.opaque upper/gone; umount /merged";
+    let output = run(Runtime::Husk, Image::Debian, &["sh", "-ec", script], |bundle| {
+        capable(bundle, &["SYS_ADMIN"]);
+    })
+    .ok();
+    assert_eq!(output.stdout, "y\nbelow\nabove\ne gone below\nabove\ny\n5\ny");
+}
+
+#[test]
+fn locks_are_between_containers_and_with_the_host() {
+    let outside = Outside::new("locks");
+    fs::write(outside.0.join("lock"), "").expect("a file");
+    let bundle = |script: &str| {
+        let mut bundle = Bundle::new(Image::Debian, &["sh", "-c", script]);
+        outside.bound(&mut bundle, "/shared", &["rbind"]);
+        bundle
+    };
+    let wait_for = |name: &str| {
+        let there = (0..600).any(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            outside.0.join(name).exists()
+        });
+        assert!(there, "{name} does not come");
+    };
+    // One holds a flock, and a range as fcntl has it.
+    let hold = "exec 9>>/shared/lock; flock 9; perl -e 'use Fcntl; open F, \"+<\", \"/shared/lock\"; \
+         fcntl(F, F_SETLK, pack(\"ssx4qqi\", F_WRLCK, 0, 2, 3, 0)) or die; open G, \">\", \"/shared/held\"; close G; \
+         sleep 1 until -e \"/shared/enough\"'";
+    let mut holder = Running::new(bundle(hold), Stdio::null(), Stdio::inherit());
+    wait_for("held");
+    let here = File::options().read(true).write(true).open(outside.0.join("lock")).expect("it is there");
+    assert!(here.try_lock().is_err(), "the host gets a flock that a container has");
+    let range = |start, len| libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: 0,
+        l_start: start,
+        l_len: len,
+        l_pid: 0,
+    };
+    let set = |start, len| nix::fcntl::fcntl(&here, nix::fcntl::FcntlArg::F_OFD_SETLK(&range(start, len)));
+    assert_eq!(set(4, 1), Err(nix::errno::Errno::EAGAIN));
+    assert_eq!(set(5, 1), Ok(0));
+    // The other is refused, then waits and gets it.
+    let other = "exec 9>>/shared/lock; flock -n 9 || echo refused; perl -e 'use Fcntl; open F, \"+<\", \"/shared/lock\"; \
+         print fcntl(F, F_SETLK, pack(\"ssx4qqi\", F_WRLCK, 0, 0, 3, 0)) ? \"got\" : \"refused\", \"\\n\"'; \
+         touch /shared/enough; flock 9 && echo got";
+    let mut bundle = bundle(other);
+    let path = bundle.write().to_owned();
+    let output = Runtime::Husk.call(["run".as_ref(), "-b".as_ref(), path.as_os_str(), fresh_id().as_ref()]);
+    assert_eq!(output.ok().stdout, "refused\nrefused\ngot\n");
+    assert_eq!(holder.end(), 0);
+    assert_eq!(set(2, 3), Ok(0));
+}
+
+#[test]
+fn a_mount_made_below_a_shared_source_shows_up_inside() {
+    let outside = Outside::new("propagation");
+    fs::create_dir(outside.0.join("later")).expect("a directory");
+    // What callers do for it on their side: the source is a mount that passes on what is mounted below.
+    let bind = |flags| mount(Some(&outside.0), &outside.0, None::<&str>, flags, None::<&str>);
+    bind(MsFlags::MS_BIND).and_then(|()| bind(MsFlags::MS_SHARED)).expect("root may");
+    let script = "echo ready > /shared/ready; until [ -e /shared/later/file ]; do sleep 0.2; done; cat /shared/later/file";
+    let mut bundle = Bundle::new(Image::Busybox, &["sh", "-c", script]);
+    outside.bound(&mut bundle, "/shared", &["rbind", "rslave"]);
+    let out = outside.0.join("out");
+    let seen = File::create(&out).expect("a file");
+    let mut running = Running::new(bundle, seen.into(), Stdio::inherit());
+    let later = outside.0.join("later");
+    mount(Some("tmpfs"), &later, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("root may");
+    fs::write(later.join("file"), "seen\n").expect("a file");
+    let ended = husk_integration::runtime::wait(&mut running.child, Duration::from_secs(60));
+    if ended.is_none() {
+        kill(running.pid, libc::SIGKILL);
+        let _ = running.end();
+    }
+    let text = fs::read_to_string(&out);
+    unmount(&later);
+    unmount(&outside.0);
+    assert_eq!(text.expect("it was written"), "seen\n");
+}
+
+fn unmount(path: &Path) {
+    umount2(path, MntFlags::MNT_DETACH).expect("it is mounted");
+}
+
+#[test]
+fn a_full_volume_is_told_by_the_write_that_does_not_fit() {
+    let outside = Outside::new("full");
+    mount(Some("tmpfs"), &outside.0, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("root may");
+    let script = "dd if=/dev/zero of=/shared/f bs=64k count=32 2>&1 | grep -c 'No space left'; stat -c %s /shared/f; \
+         rm /shared/f; exec 3>/shared/g; dd if=/dev/zero bs=64k count=12 >&3 2>/dev/null; rm /shared/g; df -k /shared | tail -1 | tr -s ' ' | cut -d' ' -f3; \
+         exec 3>&-; df -k /shared | tail -1 | tr -s ' ' | cut -d' ' -f3";
+    let output = std::panic::catch_unwind(|| {
+        same_as_runc(Image::Debian, &["sh", "-c", script], |bundle| {
+            outside.bound(bundle, "/shared", &["rbind"]);
+        })
+    });
+    unmount(&outside.0);
+    assert_eq!(output.expect("the same").stdout, "1\n1048576\n768\n0\n");
+}
