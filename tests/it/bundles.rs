@@ -1,11 +1,10 @@
 //! Bundles that are none: a clear error, exit code 1, nothing left.
 
 use crate::support::{Place, config, config_with};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::os::unix::fs::symlink;
 
 /// What a mutation writes over a byte.
-const STRANGE: &[u8] = b"0123456789-\"[]{}:,.eE\\ntf\0\xff";
 
 /// Runs `create` and gives the message, having checked the rest.
 fn refused(place: &Place, bundle: &str) -> String {

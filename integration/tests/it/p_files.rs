@@ -39,7 +39,8 @@ impl Drop for Outside {
 
 /// What Docker leaves to a container, and more.
 fn capable(bundle: &mut Bundle, more: &[&str]) {
-    let docker = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETUID"];
+    let docker =
+        ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETUID"];
     let set: Value = docker.iter().chain(more).map(|name| json!(format!("CAP_{name}"))).collect();
     bundle.set("/process/capabilities", json!({"bounding": set, "effective": set, "permitted": set}));
 }
@@ -117,7 +118,7 @@ fn locks_are_between_containers_and_with_the_host() {
     let other = "exec 9>>/shared/lock; flock -n 9 || echo refused; perl -e 'use Fcntl; open F, \"+<\", \"/shared/lock\"; \
          print fcntl(F, F_SETLK, pack(\"ssx4qqi\", F_WRLCK, 0, 0, 3, 0)) ? \"got\" : \"refused\", \"\\n\"'; \
          touch /shared/enough; flock 9 && echo got";
-    let mut bundle = bundle(other);
+    let bundle = bundle(other);
     let path = bundle.write().to_owned();
     let output = Runtime::Husk.call(["run".as_ref(), "-b".as_ref(), path.as_os_str(), fresh_id().as_ref()]);
     assert_eq!(output.ok().stdout, "refused\nrefused\ngot\n");
