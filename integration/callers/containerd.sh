@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
 # containerd.sh HUSK SHIM IMAGE [SCENARIO...]: containerd with runc's shim first and with husk's after it: the same calls, and
 # what came of them compared. IMAGE is an unpacked busybox. Run as root on a machine whose KVM runs guests. With KEEP=1 what
-# runc did the last time is taken for what it does.
+# runc did the last time is taken for what it does. With STOCK=1 also runc's shim with husk as its program.
 set -uo pipefail
 husk=$1 shim=$2 image=$3; shift 3
 wanted=${*:-all}
 work=/var/tmp/husk-containerd
 mount | awk -v work="$work/" 'index($3, work) == 1 { print $3 }' | xargs -r umount -l
 [ -n "${KEEP:-}" ] || rm -rf "$work/results"
+export PATH=$work/bin:$PATH CONTAINERD_ADDRESS=$work/state/containerd.sock CONTAINERD_NAMESPACE=callers
+# What a run that was cut short has left.
+for program in "$husk" runc; do
+    store=/run/containerd/${program##*/}/$CONTAINERD_NAMESPACE
+    for id in $(ls "$store" 2>/dev/null); do "$program" --root "$store" delete --force "$id"; done
+done
 rm -rf "$work/root" "$work/state" "$work"/log-* "$work/figures"
-mkdir -p "$work/bin" "$work/results/runc" "$work/results/husk"
+mkdir -p "$work"/bin "$work"/results/{runc,husk,stock}
 install "$husk" "$work/bin/husk"
 install "$shim" "$work/bin/containerd-shim-husk-v2"
-export PATH=$work/bin:$PATH CONTAINERD_ADDRESS=$work/state/containerd.sock CONTAINERD_NAMESPACE=husk-test
 failures=0
 
 # --- the daemon -----------------------------------------------------------------------------------------------------
@@ -53,7 +58,7 @@ said() { # WHAT STATUS
     echo "$1: status $2"
     sed 's/^/  out: /' "$work/out" | normal
     # The words of an error are each runtime's own; its code is containerd's.
-    sed -n 's/.*: \(not found\|already exists\|failed precondition\)\( .*\)\?$/  err: \1/p' "$work/err"
+    sed -n 's/.*: \(not found\|already exists\)\( .*\)\?$/  err: \1/p' "$work/err"
     cat "$work/err" >>"$work/errors-$runtime"
 }
 normal() { sed "s/$runtime-/X-/g"; }
@@ -63,12 +68,16 @@ started() { # ID: until its program has said so
 }
 background() { # ID SCRIPT [OPTIONS...]: runs until it is killed
     local id=$1 script=$2; shift 2
-    $run -d --log-uri "file://$work/log-$id" "$@" "$name" "$id" sh -c "$script" </dev/null >"$work/out" 2>"$work/err" || cat "$work/err"
+    $run -d --log-uri "file://$work/log-$id" "$@" "$name" "$id" sh -c "$script" </dev/null >"$work/out" 2>"$work/err" || { cat "$work/err"; return; }
     started "$id"
 }
 status_of() { ctr task ls | awk -v id="$1" '$1 == id { print $3 }'; }
 becomes() { # ID STATUS
-    for _ in $(seq 300); do [ "$(status_of "$1")" = "$2" ] && { echo "becomes $2"; return; }; sleep 0.1; done
+    local until=$((SECONDS + 30))
+    while [ $SECONDS -lt $until ]; do
+        [ "$(status_of "$1")" = "$2" ] && { echo "becomes $2"; return; }
+        sleep 0.1
+    done
     echo "is $(status_of "$1") and not $2"
 }
 end() { # ID
@@ -97,7 +106,7 @@ s_stdin() {
 }
 s_tty() {
     local status=0
-    script -qec "stty rows 31 cols 97; ctr run --runtime $type --rm -t $name $runtime-tty sh -c 'tty; stty size; exit 3'" /dev/null \
+    script -qec "stty rows 31 cols 97; $run --rm -t $name $runtime-tty sh -c 'tty; sleep 2; stty size; exit 3'" /dev/null \
         >"$work/out" 2>"$work/err" </dev/null || status=$?
     tr -d '\r' <"$work/out" >"$work/out2"; mv "$work/out2" "$work/out"
     said "a terminal" "$status"
@@ -132,7 +141,7 @@ s_life() {
 }
 s_created() {
     local id=$runtime-created
-    tell "create" ctr container create --runtime "$type" "$name" "$id" sh -c 'exit 5'
+    tell "create" ctr container create --runtime "$type" $binary "$name" "$id" sh -c 'exit 5'
     tell "start" ctr task start "$id"
     tell "container" ctr container delete "$id"
 }
@@ -140,6 +149,8 @@ s_logger() {
     local id=$runtime-logger
     cat >"$work/logger" <<-END
 	#!/bin/sh
+	# runc's shim ends it as soon as the container has ended.
+	trap '' TERM
 	exec 5>&-
 	{ echo "\$1 \$2 \$CONTAINER_NAMESPACE"; cat <&3; cat <&4; echo over; } >"$work/logged"
 	END
@@ -159,7 +170,8 @@ s_memory() {
     cat "$work/log-$id"
     ctr container delete "$id"
 }
-# containerd ends under its containers and comes back: they live, are reached again, and one that ended meanwhile is told.
+# containerd ends under its containers and comes back: they live and are reached again; one that ended meanwhile is told, and
+# taken away by containerd itself.
 s_restart() {
     local n
     for n in 1 2 3; do background "$runtime-r$n" "$READY"; done
@@ -168,25 +180,46 @@ s_restart() {
     sleep 6
     up
     for n in 1 2 3; do echo "$n is $(status_of "$runtime-r$n")"; done
-    becomes "$runtime-r4" STOPPED
-    tell "delete one that ended meanwhile" ctr task delete "$runtime-r4"
+    becomes "$runtime-r4" ""
     tell "exec" ctr task exec --exec-id one "$runtime-r2" echo here
     tell "kill" ctr task kill -s KILL "$runtime-r1"
     becomes "$runtime-r1" STOPPED
     for n in 1 2 3 4; do end "$runtime-r$n"; done
 }
+# What makes no sense is refused with the code that containerd's clients act on.
+s_wrong() {
+    local id=$runtime-wrong
+    tell "kill of nothing" ctr task kill "$id"
+    tell "exec in nothing" ctr task exec --exec-id one "$id" true
+    tell "start of nothing" ctr task start "$id"
+    background "$id" "$READY"
+    tell "a name that is taken" $run --rm "$name" "$id" true
+    tell "a signal that is none" ctr task kill -s 99 "$id"
+    tell "kill of an exec that is not there" ctr task kill --exec-id none "$id"
+    rm -r "$work/state/io.containerd.runtime.v2.task/$CONTAINERD_NAMESPACE/$id/config.json"
+    echo "is $(status_of "$id") without its bundle's configuration"
+    tell "kill" ctr task kill -s KILL "$id"
+    becomes "$id" STOPPED
+    tell "delete" ctr task delete "$id"
+    tell "container" ctr container delete "$id"
+}
 # A shim that is killed takes its container with it.
 s_crash() {
-    local id=$runtime-crash before pid
+    local id=$runtime-crash before pid shim
     background "$id" "$READY"
     pid=$(ctr task ls | awk -v id="$id" '$1 == id { print $2 }')
+    shim=$(pgrep -f "containerd-shim.* -id $id( |\$)" | head -1)
+    echo "$runtime: the shim's own memory is $(awk '/^Pss:/ { print $2 }' "/proc/$shim/smaps_rollup") KiB, in $(ls "/proc/$shim/task" | wc -l) threads" >>"$work/figures"
+    touch -d '1 minute ago' "$work/before"
     before=$(date +%s%N)
-    kill -9 "$(pgrep -f "containerd-shim.* -id $id( |\$)" | head -1)"
+    kill -9 "$shim"
     for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     kill -0 "$pid" 2>/dev/null && echo "its process lives on"
     echo "$runtime: gone after $((($(date +%s%N) - before) / 1000000)) ms" >>"$work/figures"
     ctr task delete "$id" >/dev/null 2>&1 || true
     ctr container delete "$id"
+    # runc's shim leaves its socket then.
+    [ "$runtime" = husk ] || find /run/containerd/s -type s -newer "$work/before" -delete
 }
 
 # --- what exists ----------------------------------------------------------------------------------------------------
@@ -194,7 +227,7 @@ census() {
     ps -eo comm= | grep -E '^(containerd-shim|husk:?.*)$' || true
     mount | grep -F "$work/state" || true
     ls "$work/state/io.containerd.runtime.v2.task/$CONTAINERD_NAMESPACE" /run/containerd/s \
-        "/run/containerd/husk/$CONTAINERD_NAMESPACE" "/run/containerd/runc/$CONTAINERD_NAMESPACE" 2>/dev/null | grep -v '^/' || true
+        "/run/containerd/husk/$CONTAINERD_NAMESPACE" "/run/containerd/runc/$CONTAINERD_NAMESPACE" 2>/dev/null | grep -v '^/' | grep . || true
     find /sys/fs/cgroup -path "*/$CONTAINERD_NAMESPACE/*" -type d 2>/dev/null || true
 }
 
@@ -220,15 +253,21 @@ up
 import
 for scenario in run stdin tty life created logger memory wrong crash restart; do
     case " $wanted " in *" all "*|*" $scenario "*) ;; *) continue ;; esac
-    for runtime in runc husk; do
+    for runtime in runc husk ${STOCK:+stock}; do
         result=$work/results/$runtime/$scenario
         [ $runtime = runc ] && [ -n "${KEEP:-}" ] && [ -s "$result" ] && continue
-        type=io.containerd.$runtime.v2 run="ctr run --runtime io.containerd.$runtime.v2" since=$SECONDS
+        case $runtime in
+        stock) type=io.containerd.runc.v2 binary="--runc-binary $work/bin/husk" ;;
+        *) type=io.containerd.$runtime.v2 binary= ;;
+        esac
+        run="ctr run --runtime $type $binary" since=$SECONDS
         one $scenario >"$result.raw" 2>&1
         normal <"$result.raw" >"$result"; rm "$result.raw"
         echo "$scenario with $runtime: $((SECONDS - since)) s"
     done
-    diff -u "$work/results/runc/$scenario" "$work/results/husk/$scenario" || failures=$((failures + 1))
+    for runtime in husk ${STOCK:+stock}; do
+        diff -u "$work/results/runc/$scenario" "$work/results/$runtime/$scenario" || failures=$((failures + 1))
+    done
 done
 down
 cat "$work/figures" 2>/dev/null

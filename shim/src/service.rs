@@ -231,3 +231,103 @@ impl TaskService for Service {
         Ok(empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protobuf::Message;
+    use protobuf::well_known_types::any::Any;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+    use ttrpc::Code;
+
+    struct Stage {
+        _server: ttrpc::Server,
+        client: ttrpc::Client,
+        done: Receiver<()>,
+        directory: tempfile::TempDir,
+    }
+
+    fn stage() -> Stage {
+        let directory = tempfile::tempdir().unwrap();
+        let address = format!("unix://{}", directory.path().join("s").display());
+        let (say, done) = channel();
+        let events = Events::begin("default", None).unwrap();
+        let service = Arc::new(Service::new("default", false, events, say));
+        let mut server = ttrpc::Server::new().bind(&address).unwrap().register_service(methods(&service));
+        server.start().unwrap();
+        Stage { _server: server, client: ttrpc::Client::connect(&address).unwrap(), done, directory }
+    }
+
+    impl Stage {
+        fn call<R: Message>(&self, version: &str, method: &str, message: &impl Message) -> Result<R, Code> {
+            let request = ttrpc::Request {
+                service: version.into(),
+                method: method.into(),
+                timeout_nano: i64::try_from(Duration::from_secs(10).as_nanos()).unwrap(),
+                payload: message.write_to_bytes().unwrap(),
+                ..Default::default()
+            };
+            match self.client.request(request) {
+                Ok(response) => Ok(R::parse_from_bytes(&response.payload).unwrap()),
+                Err(ttrpc::Error::RpcStatus(status)) => Err(status.code()),
+                Err(error) => panic!("{error}"),
+            }
+        }
+
+        fn create(&self, change: impl Fn(&mut api::CreateTaskRequest)) -> Code {
+            let mut request = api::CreateTaskRequest {
+                id: "one".into(),
+                bundle: self.directory.path().display().to_string(),
+                ..Default::default()
+            };
+            change(&mut request);
+            self.call::<api::CreateTaskResponse>(VERSION_3, "Create", &request).unwrap_err()
+        }
+    }
+
+    #[test]
+    fn both_versions_answer_and_the_last_word_is_shutdown() {
+        let stage = stage();
+        for version in [VERSION_2, VERSION_3] {
+            let request = api::ConnectRequest { id: "one".into(), ..Default::default() };
+            let answer: api::ConnectResponse = stage.call(version, "Connect", &request).unwrap();
+            assert_eq!((answer.shim_pid, answer.task_pid), (std::process::id(), 0));
+            for method in
+                ["State", "Start", "Kill", "Delete", "Pids", "Wait", "Stats", "Exec", "CloseIO", "ResizePty"]
+            {
+                // The first field of each is the id.
+                let answer = stage.call::<api::Empty>(version, method, &request);
+                assert_eq!(answer.unwrap_err(), Code::NOT_FOUND, "{version} {method}");
+            }
+        }
+        stage.call::<api::Empty>(VERSION_2, "Shutdown", &api::ShutdownRequest::new()).unwrap();
+        stage.done.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+
+    #[test]
+    fn a_creation_that_cannot_be_is_refused_with_its_code_and_its_name_stays_free() {
+        let stage = stage();
+        let root = stage.directory.path().join("root").display().to_string();
+        let options = containerd_shim_protos::shim::oci::Options {
+            root,
+            binary_name: "/bin/true".into(),
+            ..Default::default()
+        };
+        let options = Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            value: options.write_to_bytes().unwrap(),
+            ..Default::default()
+        };
+        let strange = Any { type_url: "io.example.Options".into(), ..Default::default() };
+        let wrong = stage.create(|request| request.options = MessageField::some(strange.clone()));
+        assert_eq!(wrong, Code::INVALID_ARGUMENT);
+        assert_eq!(stage.create(|request| request.id = "../one".into()), Code::INVALID_ARGUMENT);
+        assert_eq!(stage.create(|request| request.checkpoint = "/c".into()), Code::UNIMPLEMENTED);
+        let missing = stage.create(|request| {
+            request.options = MessageField::some(options.clone());
+            request.stdout = "/nonexistent/fifo".into();
+        });
+        assert_eq!(missing, Code::NOT_FOUND);
+    }
+}

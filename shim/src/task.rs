@@ -206,8 +206,10 @@ impl Task {
 
     /// A process is to be added.
     pub fn add(&self, request: ExecProcessRequest) -> Result<(), Failure> {
-        if self.ended.get().is_some() {
-            return Err(Failure::precondition("cannot exec in a stopped container"));
+        // Before it is told that there will be one.
+        let status = if self.ended.get().is_some() { Status::Stopped } else { self.container()?.status() };
+        if matches!(status, Status::Stopped | Status::Paused) {
+            return Err(Failure::precondition(format!("cannot exec in a {status} container")));
         }
         let given = request.spec.into_option().unwrap_or_default();
         let process = spec::parse_process(&given.value);
