@@ -28,6 +28,7 @@ mod control;
 mod job;
 pub mod log;
 pub mod machine;
+mod names;
 mod poll;
 mod process;
 mod reap;

@@ -118,7 +118,7 @@ pub fn is_abandoned(netlink: &mut Netlink, interface: u32) -> io::Result<bool> {
     let question = Message::new(libc::RTM_GETTFILTER, &traffic(interface, 0, INGRESS_HANDLE, 0));
     let (mut filters, mut live) = (0_u32, false);
     netlink.dump(question, |kind, payload| {
-        if kind != libc::RTM_NEWTFILTER {
+        if kind != libc::RTM_NEWTFILTER || number(payload, TRAFFIC_INFO).map(|info| info >> 16) != Some(PRIORITY) {
             return;
         }
         for (kind, options) in Attributes::behind(payload, TRAFFIC) {
@@ -184,17 +184,60 @@ fn ingress(netlink: &mut Netlink, interface: u32) -> io::Result<()> {
 
 /// Everything that comes in at `from` goes out at `to`.
 fn redirect(netlink: &mut Netlink, from: u32, to: u32) -> io::Result<()> {
-    let info = (PRIORITY << 16) | u32::from(ETH_P_ALL.to_be());
-    let request = Message::new(libc::RTM_NEWTFILTER, &traffic(from, 0, INGRESS_HANDLE, info))
-        .flags(libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+    let filter = filter(from, PRIORITY, ETH_P_ALL);
+    netlink.request(pass_on(filter, [TC_ACT_STOLEN, TCA_EGRESS_REDIR, to]))
+}
+
+/// Lets answers to name look-ups that the host itself makes from within the namespace reach it: those from port 53 to a
+/// port of [`NAME_PORTS`]. The guest does not see them. So that the host finds its way to whom it asks, both hear ARP.
+/// To be called once after [`join`].
+pub fn spare_answers(netlink: &mut Netlink, tap: &Tap, interface: u32) -> io::Result<()> {
+    let arp = filter(interface, PRIORITY_ARP, ETH_P_ARP);
+    netlink.request(pass_on(arp, [TC_ACT_OK, TCA_EGRESS_MIRROR, tap.index]))?;
+    for protocol in [libc::IPPROTO_UDP, libc::IPPROTO_TCP] {
+        // Words of the packet: (mask, value, offset). A header without options, the protocol, the two ports.
+        let ports = (53 << 16) | u32::from(*NAME_PORTS.start());
+        let words = [
+            (0x0f00_0000, 0x0500_0000, 0),
+            (0x00ff_0000, protocol.cast_unsigned() << 16, 8),
+            (0xffff_0000 | u32::from(*NAME_PORTS.start()), ports, 20),
+        ];
+        // struct tc_u32_sel: flags, shift, count, then five fields that are not used.
+        let mut selector = vec![TC_U32_TERMINAL, 0, 3, 0];
+        selector.extend([0; 12]);
+        for (mask, value, offset) in words {
+            selector.extend(u32::to_be_bytes(mask));
+            selector.extend(u32::to_be_bytes(value));
+            selector.extend(u32::to_ne_bytes(offset));
+            selector.extend([0; 4]);
+        }
+        let options = Nest::new().attribute(TCA_U32_SEL, &selector);
+        let filter = filter(interface, PRIORITY_NAMES, ETH_P_IP);
+        netlink.request(filter.text(TCA_KIND, "u32").nest(TCA_OPTIONS, options))?;
+    }
+    Ok(())
+}
+
+/// The ports from which the host asks for names in a container's namespace: few, and above those from which Linux takes
+/// ports by itself, so that the guest's own are others. Their first one is also the mask that selects them.
+pub const NAME_PORTS: std::ops::RangeInclusive<u16> = 0xfe00..=0xffff;
+
+/// A new filter for what comes in at an interface.
+fn filter(interface: u32, priority: u32, protocol: u16) -> Message {
+    let info = (priority << 16) | u32::from(protocol.to_be());
+    Message::new(libc::RTM_NEWTFILTER, &traffic(interface, 0, INGRESS_HANDLE, info)).flags(libc::NLM_F_CREATE)
+}
+
+/// Has a filter send everything to an interface: what becomes of the packet itself, how, and where to.
+fn pass_on(filter: Message, [then, how, to]: [u32; 3]) -> Message {
     // struct tc_mirred: index, capabilities, action, two counts, what to do, where.
-    let numbers = [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to];
+    let numbers = [0, 0, then, 0, 0, how, to];
     let mirred: Vec<u8> = numbers.into_iter().flat_map(u32::to_ne_bytes).collect();
     let action = Nest::new()
         .attribute(TCA_ACT_KIND, b"mirred\0")
         .nest(TCA_ACT_OPTIONS, Nest::new().attribute(TCA_MIRRED_PARMS, &mirred));
     let options = Nest::new().nest(TCA_MATCHALL_ACT, Nest::new().nest(1, action));
-    netlink.request(request.text(TCA_KIND, "matchall").nest(TCA_OPTIONS, options))
+    filter.text(TCA_KIND, "matchall").nest(TCA_OPTIONS, options)
 }
 
 /// `struct tcmsg`.
@@ -229,11 +272,20 @@ const TCA_ACT_KIND: u16 = 1;
 const TCA_ACT_OPTIONS: u16 = 2;
 const TCA_MATCHALL_ACT: u16 = 2;
 const TCA_MIRRED_PARMS: u16 = 2;
+const TCA_U32_SEL: u16 = 5;
+const TC_U32_TERMINAL: u8 = 1;
+const TC_ACT_OK: u32 = 0;
 const TC_ACT_STOLEN: u32 = 4;
 const TCA_EGRESS_REDIR: u32 = 1;
+const TCA_EGRESS_MIRROR: u32 = 2;
 const ETH_P_ALL: u16 = 3;
+const ETH_P_IP: u16 = 0x800;
+const ETH_P_ARP: u16 = 0x806;
 const PRIORITY: u32 = 100;
+const PRIORITY_ARP: u32 = 1;
+const PRIORITY_NAMES: u32 = 2;
 /// Bytes of `struct tcmsg`, and the offset of the interface in `struct tc_mirred`.
 const TRAFFIC: usize = 20;
+const TRAFFIC_INFO: usize = 16;
 const MIRRED_INTERFACE: usize = 24;
 const MOST_HELD: usize = 2048;

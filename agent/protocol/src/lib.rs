@@ -12,6 +12,7 @@
 pub mod container;
 pub mod frame;
 pub mod message;
+pub mod names;
 pub mod process;
 
 pub use container::{

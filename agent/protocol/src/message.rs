@@ -84,6 +84,11 @@ pub enum Call {
     },
     /// Hands requests to the kernel's network (rtnetlink), in order, up to the first that fails and may not.
     ConfigureNetwork(Vec<NetworkRequest>),
+    /// Takes name look-ups at 127.0.0.11 and passes them to this port of the host's ([`crate::names`]).
+    ServeNames {
+        /// The vsock port.
+        port: u32,
+    },
     /// Steps the wall clock, after a pause or a restore.
     SetClock {
         /// Nanoseconds since the epoch.

@@ -38,6 +38,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::AttachInterfaces { slots } => network::attach(agent, id, slots),
         Call::DetachInterface { slot } => network::detach(agent, id, slot),
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
+        Call::ServeNames { port } => network::serve_names(agent, port),
         Call::Flush => flush::call(agent, id),
         Call::SetClock { nanoseconds } => clock::call(nanoseconds),
     };

@@ -8,7 +8,7 @@
 
 use super::{Outcome, failure, refused};
 use crate::agent::Agent;
-use crate::{job, start, sys};
+use crate::{job, names, start, sys};
 use husk_protocol::{Answer, Failure, FailureKind, Interface, NetworkRequest};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -59,6 +59,12 @@ pub fn configure(agent: &mut Agent, request: u32, requests: Vec<NetworkRequest>)
         Ok(Answer::Done)
     });
     Ok(None)
+}
+
+/// Begins to take name look-ups.
+pub fn serve_names(agent: &mut Agent, port: u32) -> Outcome {
+    names::start(agent, port).map_err(|error| refused("take name look-ups at 127.0.0.11:53", error))?;
+    Ok(Some(Answer::Done))
 }
 
 fn attach_one(slot: u32) -> Result<Interface, Failure> {

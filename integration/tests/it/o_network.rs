@@ -12,6 +12,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -172,7 +173,10 @@ fn a_datagram_as_large_as_there_is_arrives_both_ways() {
     let socket = UdpSocket::bind((bridge.ipv4(1), 0)).expect("the bridge has that address");
     socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
     let (host, port) = (bridge.ipv4(1), socket.local_addr().expect("it is bound").port());
+    let socket = Arc::new(socket);
+    let at_thread = Arc::clone(&socket);
     let echo = std::thread::spawn(move || {
+        let socket = at_thread;
         let mut datagram = vec![0; 70_000];
         let (length, from) = socket.recv_from(&mut datagram).expect("it arrives");
         socket.send_to(&datagram[..length], from).expect("it is sent back");

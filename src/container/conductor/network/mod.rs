@@ -16,9 +16,11 @@
 //! over everything again after each change, so that nothing depends on the order in which things are heard of.
 
 mod adopt;
+mod names;
 mod plan;
 
 use super::{Conductor, deadline, failed, refused};
+use crate::device::vsock::Endpoint;
 use crate::error::{ErrorKind, Kind, chain};
 use crate::host::capability;
 use crate::host::netlink::Netlink;
@@ -33,8 +35,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,13 +71,16 @@ struct State {
 pub struct Tuns {
     spare: Vec<Tun>,
     missing: Option<io::Error>,
+    /// From which ports the namespace's own sockets ask, if that can be set.
+    ports: Option<File>,
 }
 
 impl Tuns {
     /// Opens as many as there can be interfaces, in the present network namespace. A host without them is found out
     /// only if there is an interface.
     pub fn open() -> Tuns {
-        let mut tuns = Tuns { spare: Vec::new(), missing: None };
+        let ports = File::options().write(true).open("/proc/sys/net/ipv4/ip_local_port_range").ok();
+        let mut tuns = Tuns { spare: Vec::new(), missing: None, ports };
         for _ in 0..crate::machine::spare::SPARE_SLOTS {
             match Tun::open() {
                 Ok(tun) => tuns.spare.push(tun),
@@ -111,6 +118,7 @@ impl Network {
             idle: Vec::new(),
             adopted: BTreeMap::new(),
             told: Default::default(),
+            names: false,
         };
         std::thread::Builder::new().name("network".to_owned()).spawn(move || worker.serve())?;
         Ok(Network { shared })
@@ -186,6 +194,8 @@ struct Worker {
     adopted: BTreeMap<u32, Adopted>,
     /// Addresses, routes and neighbours that the guest was told of, in its numbers.
     told: plan::Told,
+    /// Whether the guest's name look-ups reach the namespace's resolver.
+    names: bool,
 }
 
 impl Worker {
@@ -282,6 +292,40 @@ impl Worker {
                 inside.name = link.name.clone();
             }
         }
+        self.serve_names(&guest)
+    }
+
+    /// Has the guest's name look-ups reach the namespace's resolver, once it has one.
+    fn serve_names(&mut self, guest: &Arc<Conductor>) -> Result<(), NetworkError> {
+        if self.names || self.adopted.is_empty() || !names::is_there() {
+            return Ok(());
+        }
+        self.spare_answers()?;
+        let (ours, theirs) = UnixStream::pair().map_err(NetworkError::Names)?;
+        let to_guest = theirs.try_clone().map_err(NetworkError::Names)?;
+        let ends = Endpoint { from_guest: Some(theirs.into()), to_guest: Some(to_guest.into()) };
+        let (port, _) = guest.streams.offer(ends).map_err(NetworkError::Names)?;
+        names::begin_relay(ours).map_err(NetworkError::Names)?;
+        let what = "take name look-ups";
+        if let Err(source) = guest.call(Call::ServeNames { port }, deadline::CALL) {
+            guest.streams.withdraw(port);
+            return Err(NetworkError::Guest { what, source });
+        }
+        tracing::debug!("name look-ups reach the namespace's resolver");
+        self.names = true;
+        Ok(())
+    }
+
+    /// The resolver asks others in turn, from within the namespace, at whose interfaces everything that arrives goes to
+    /// the guest: answers to it must not.
+    fn spare_answers(&mut self) -> Result<(), NetworkError> {
+        let (first, last) = (tap::NAME_PORTS.start(), tap::NAME_PORTS.end());
+        if let Some(mut ports) = self.tuns.ports.take() {
+            ports.write_all(format!("{first} {last}").as_bytes()).map_err(NetworkError::Names)?;
+        }
+        for (index, adopted) in &self.adopted {
+            tap::spare_answers(&mut self.netlink, &adopted.tap, *index).map_err(NetworkError::Names)?;
+        }
         Ok(())
     }
 
@@ -361,6 +405,9 @@ enum NetworkError {
         #[source]
         source: SlotError,
     },
+    /// No relay for names.
+    #[error("cannot pass name look-ups on")]
+    Names(#[source] io::Error),
     /// The guest did not do it.
     #[error("the guest did not {what}")]
     Guest {
