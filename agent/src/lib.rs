@@ -32,6 +32,7 @@ mod names;
 mod poll;
 mod process;
 mod reap;
+mod redirect;
 mod settle;
 mod start;
 mod stream;

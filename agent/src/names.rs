@@ -1,19 +1,23 @@
 //! The resolver's address inside: takes name look-ups at 127.0.0.11 and passes them to the host, which asks the resolver
 //! that listens at that address on its side of the container's network (Docker's).
 //!
+//! It listens at a port that nobody would choose, and what is sent to port 53 of that address is led there
+//! ([`crate::redirect`]), as Docker does it: so a server in the container may have port 53 of every address.
+//!
 //! A process of its own, made when the host says that there is such a resolver: the agent answers for no client. It
 //! holds three sockets, reads no file, and remembers a bounded number of clients, the oldest of which is forgotten for
 //! a new one.
 
 use crate::agent::Agent;
+use crate::redirect;
 use crate::sys::clone::{Side, clone};
 use crate::sys::{self, file, process as kernel};
 use husk_protocol::names::{Frame, Transport, first_on_connection, put_on_connection};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, accept4, bind, listen, recv, recvfrom,
-    send, sendto, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, accept4, bind, getsockname, listen,
+    recv, recvfrom, send, sendto, socket,
 };
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -32,16 +36,8 @@ const BATCH: usize = 64;
 
 /// Begins to serve: opens the sockets, and leaves them to a process of their own.
 pub fn start(agent: &mut Agent, port: u32) -> sys::Result<()> {
-    let address = SockaddrIn::from(std::net::SocketAddrV4::new(ADDRESS.0, ADDRESS.1));
-    let open = |kind| {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Inet, kind, flags, None)?;
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-        bind(socket.as_raw_fd(), &address)?;
-        Ok::<OwnedFd, sys::Error>(socket)
-    };
-    let datagrams = open(SockType::Datagram)?;
-    let listener = open(SockType::Stream)?;
+    let (datagrams, listener, own_port) = open()?;
+    redirect::lead(&datagrams, ADDRESS, own_port)?;
     listen(&listener, Backlog::new(MOST_CONNECTIONS as i32).unwrap_or(Backlog::MAXCONN))?;
     let host = agent.machine.connect(port)?;
     match clone(0, None)? {
@@ -61,6 +57,26 @@ pub fn start(agent: &mut Agent, port: u32) -> sys::Result<()> {
             };
             while relay.turn().is_ok() {}
             kernel::exit(0)
+        }
+    }
+}
+
+/// Two sockets at one port of the address.
+fn open() -> sys::Result<(OwnedFd, OwnedFd, u16)> {
+    let at = |kind, port| {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Inet, kind, flags, None)?;
+        let address = SockaddrIn::from(std::net::SocketAddrV4::new(ADDRESS.0, port));
+        bind(socket.as_raw_fd(), &address).map(|()| socket)
+    };
+    let mut tries = 0_u32;
+    loop {
+        let datagrams = at(SockType::Datagram, 0)?;
+        let port = getsockname::<SockaddrIn>(datagrams.as_raw_fd())?.port();
+        match at(SockType::Stream, port) {
+            // Somebody connects from it at this moment.
+            Err(Errno::EADDRINUSE) if tries < 32 => tries = tries.saturating_add(1),
+            listener => return Ok((datagrams, listener?, port)),
         }
     }
 }

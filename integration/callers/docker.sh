@@ -66,7 +66,7 @@ network_user() {
     docker run -d --rm $R --name $N-a --network $N-net --network-alias alias busybox httpd -f -p 80 -h /etc >/dev/null
     docker run --rm $R --network $N-net busybox sh -c "cat /etc/resolv.conf | grep nameserver
         nslookup -type=a $N-a 2>&1 | grep ^Address | tail -1; nslookup -type=a alias 2>&1 | grep ^Address | tail -1
-        nslookup -type=a no-such-name 2>&1 | grep -ci nxdomain
+        nc -l -p 53 </dev/null & sleep 0.5; kill %1 && echo port 53 is free
         wget -q -O - http://$N-a/hostname | wc -c; ping -c 1 -w 9 $N-a >/dev/null && echo pong"
     docker exec $N-a nslookup -type=a $N-a 2>&1 | grep ^Address | tail -1
     docker rm -f $N-a >/dev/null

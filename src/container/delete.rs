@@ -5,10 +5,12 @@ use super::state::StateError;
 use super::store::Reserved;
 use super::{Container, ContainerId, Status, Store, hooks};
 use crate::host::cgroup::Cgroup;
-use crate::host::deadline;
+use crate::host::{deadline, tap};
 use crate::machine::control::Command;
 use crate::machine::control::client::{ClientError, Connection};
-use std::path::Path;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long whoever creates or deletes the same container may take.
@@ -65,9 +67,20 @@ pub(super) fn destroy(container: &Container, reserved: Reserved) -> Result<(), C
         group.kill();
         group.remove()?;
     }
+    // A machine that ended by itself has done so itself. The namespace may be gone, and with it all that was in it.
+    if let Some(Ok(namespace)) = container.state.network.as_ref().map(open_namespace)
+        && let Err(error) = tap::clear_abandoned(&namespace)
+    {
+        tracing::debug!(%error, "cannot look after the network namespace");
+    }
     reserved.remove()?;
     let state = container.oci_state(Status::Stopped);
     hooks::run("poststop", &container.state.hooks.poststop, &state, None)
+}
+
+/// Without waiting for anything, whatever is there by now.
+fn open_namespace(path: &PathBuf) -> std::io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Kills the machine of a container that is still being created: its creator then fails, cleans up and lets go of the

@@ -5,6 +5,7 @@
 
 use crate::config::hook::Hooks;
 use crate::host::file;
+use crate::machine::order::NetworkNamespace;
 use husk_protocol::Capabilities;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -47,6 +48,9 @@ pub struct State {
     pub hooks: Hooks,
     /// Its machine's group on the host, a directory.
     pub cgroup: Option<PathBuf>,
+    /// The network namespace that it was given, if it was given one.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
     /// Its machine's memory.
     pub memory_mib: u32,
     /// What an exec'd process gets when its own specification does not say.
@@ -126,6 +130,10 @@ impl State {
             annotations: decision.annotations.clone(),
             hooks: decision.hooks.clone(),
             cgroup: None,
+            network: match &decision.network {
+                NetworkNamespace::Path(path) => Some(path.clone()),
+                NetworkNamespace::New => None,
+            },
             memory_mib: decision.machine.memory_mib,
             exec: ExecDefaults {
                 capabilities: decision.container.process.capabilities,
@@ -187,6 +195,7 @@ pub(super) mod tests {
             annotations: BTreeMap::from([("com.example.note".into(), "a \"quoted\" word".into())]),
             hooks: Hooks { poststop: vec![hook], ..Hooks::default() },
             cgroup: Some("/sys/fs/cgroup/one".into()),
+            network: None,
             memory_mib: 512,
             exec: ExecDefaults {
                 capabilities: Capabilities { bounding: u64::MAX, ..Default::default() },

@@ -7,7 +7,7 @@
 
 use super::netlink::Netlink;
 use super::netlink::message::{Attributes, Message, half, number, text};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// One look at a namespace.
@@ -76,9 +76,13 @@ impl Snapshot {
         }
         let questions =
             [(libc::RTM_GETADDR, ADDRESS), (libc::RTM_GETROUTE, ROUTE), (libc::RTM_GETNEIGH, NEIGHBOUR)];
+        let mut connected = BTreeSet::new();
         for (question, fixed) in questions {
             let fixed = vec![0; fixed];
             netlink.dump(Message::new(question, &fixed), |kind, payload| {
+                if kind == libc::RTM_NEWROUTE {
+                    connected.extend(connected_route(payload));
+                }
                 snapshot.records.extend(match kind {
                     libc::RTM_NEWADDR => address(payload),
                     libc::RTM_NEWROUTE => route(payload),
@@ -87,12 +91,53 @@ impl Snapshot {
                 });
             })?;
         }
+        snapshot.mark_unconnected(&connected);
         snapshot.records.sort();
         Ok(snapshot)
     }
 }
 
+impl Snapshot {
+    /// With an address comes a route to its network, which the kernel makes; where somebody has removed that route (as
+    /// some network plug-ins do), it must not be made elsewhere either.
+    fn mark_unconnected(&mut self, connected: &BTreeSet<Connected>) {
+        for record in self.records.iter_mut().filter(|record| record.rank == Rank::Address) {
+            let up =
+                number(&record.fixed, 4).and_then(|index| self.links.get(&index)).is_some_and(|link| link.up);
+            let Some(wanted) = record.network().filter(|_| up) else { continue };
+            if connected.contains(&wanted) {
+                continue;
+            }
+            for (kind, value) in &mut record.attributes {
+                if *kind == IFA_FLAGS {
+                    let flags = number(value, 0).unwrap_or(0) | libc::IFA_F_NOPREFIXROUTE;
+                    *value = flags.to_ne_bytes().to_vec();
+                }
+            }
+        }
+    }
+}
+
+/// A network on a link: interface, length of the prefix, prefix.
+type Connected = (u32, u8, Vec<u8>);
+
 impl Record {
+    /// The network to which an address makes its kernel make a route.
+    fn network(&self) -> Option<Connected> {
+        let length = *self.fixed.get(1)?;
+        let value = |wanted| self.attributes.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let mut prefix = value(libc::IFA_ADDRESS)?.clone();
+        let own = value(libc::IFA_LOCAL).is_none_or(|local| *local == prefix);
+        if own && usize::from(length) >= prefix.len().saturating_mul(8) {
+            return None;
+        }
+        for (at, byte) in prefix.iter_mut().enumerate() {
+            let bits = usize::from(length).saturating_sub(at.saturating_mul(8)).min(8);
+            *byte &= u8::try_from(0xff00_u16 >> bits & 0xff).unwrap_or(0);
+        }
+        Some((number(&self.fixed, 4)?, length, prefix))
+    }
+
     /// The record in the words of a kernel that numbers its interfaces as `of` says; `None` if it concerns an
     /// interface that is not there.
     pub fn for_interfaces(&self, of: impl Fn(u32) -> Option<u32>) -> Option<Record> {
@@ -246,6 +291,22 @@ fn route(payload: &[u8]) -> Option<Record> {
     Some(Record { rank, fixed, attributes })
 }
 
+/// A route that the kernel made for an address.
+fn connected_route(payload: &[u8]) -> Option<Connected> {
+    if *payload.get(5)? != libc::RTPROT_KERNEL || *payload.get(4)? == libc::RT_TABLE_LOCAL {
+        return None;
+    }
+    let (mut interface, mut prefix) = (None, None);
+    for (kind, value) in Attributes::behind(payload, ROUTE) {
+        match kind {
+            libc::RTA_OIF => interface = number(value, 0),
+            libc::RTA_DST => prefix = Some(value.to_vec()),
+            _ => {}
+        }
+    }
+    Some((interface?, *payload.get(1)?, prefix?))
+}
+
 /// `struct ndmsg`: family, padding, index, state (16 bits), flags, type.
 fn neighbour(payload: &[u8]) -> Option<Record> {
     let fixed = payload.get(..NEIGHBOUR)?.to_vec();
@@ -302,6 +363,33 @@ mod tests {
         let there = seen(0, 0).for_interfaces(|index| (index == 7).then_some(2)).unwrap();
         assert_eq!(there.fixed[4..], 2u32.to_ne_bytes());
         assert_eq!(seen(0, 0).for_interfaces(|_| None), None);
+    }
+
+    #[test]
+    fn an_address_without_its_connected_route_is_told_without_one() {
+        let of = |length: u8, last: u8| {
+            let mut fixed = vec![libc::AF_INET as u8, length, 0, 0];
+            fixed.extend(7u32.to_ne_bytes());
+            let local = vec![10, 1, 2, last];
+            let attributes =
+                vec![(libc::IFA_ADDRESS, local.clone()), (libc::IFA_LOCAL, local), (IFA_FLAGS, vec![0; 4])];
+            Record { rank: Rank::Address, fixed, attributes }
+        };
+        assert_eq!(of(24, 3).network(), Some((7, 24, vec![10, 1, 2, 0])));
+        assert_eq!(of(23, 3).network(), Some((7, 23, vec![10, 1, 2, 0])));
+        assert_eq!(of(31, 3).network(), Some((7, 31, vec![10, 1, 2, 2])));
+        assert_eq!(of(32, 3).network(), None);
+        let link = Link { name: "eth0".into(), kind: 1, mac: None, mtu: 1500, up: true, enslaved: false };
+        let mut snapshot =
+            Snapshot { links: BTreeMap::from([(7, link)]), records: vec![of(24, 3), of(25, 200)] };
+        let fixed = [libc::AF_INET as u8, 24, 0, 0, 254, 2, 253, 1, 0, 0, 0, 0];
+        let made = Message::new(libc::RTM_NEWROUTE, &fixed)
+            .attribute(libc::RTA_DST, &[10, 1, 2, 0])
+            .number(libc::RTA_OIF, 7);
+        snapshot.mark_unconnected(&connected_route(&payload(made)).into_iter().collect());
+        let flags = |record: &Record| number(&record.attributes[2].1, 0).unwrap();
+        assert_eq!(flags(&snapshot.records[0]), 0);
+        assert_eq!(flags(&snapshot.records[1]), libc::IFA_F_NOPREFIXROUTE);
     }
 
     #[test]

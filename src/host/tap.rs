@@ -118,7 +118,9 @@ pub fn is_abandoned(netlink: &mut Netlink, interface: u32) -> io::Result<bool> {
     let question = Message::new(libc::RTM_GETTFILTER, &traffic(interface, 0, INGRESS_HANDLE, 0));
     let (mut filters, mut live) = (0_u32, false);
     netlink.dump(question, |kind, payload| {
-        if kind != libc::RTM_NEWTFILTER || number(payload, TRAFFIC_INFO).map(|info| info >> 16) != Some(PRIORITY) {
+        if kind != libc::RTM_NEWTFILTER
+            || number(payload, TRAFFIC_INFO).map(|info| info >> 16) != Some(PRIORITY)
+        {
             return;
         }
         for (kind, options) in Attributes::behind(payload, TRAFFIC) {
@@ -138,6 +140,24 @@ fn target(options: &[u8]) -> Option<u32> {
         |bytes, wanted| Attributes::of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let action = inside(inside(options, TCA_MATCHALL_ACT)?, 1)?;
     number(inside(inside(action, TCA_ACT_OPTIONS)?, TCA_MIRRED_PARMS)?, MIRRED_INTERFACE)
+}
+
+/// Takes away, from all interfaces of a network namespace, what machines that are gone have left there.
+pub fn clear_abandoned(namespace: &File) -> io::Result<()> {
+    // A namespace belongs to a thread; this one's end is its way back.
+    let clear = || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+        let mut netlink = Netlink::open()?;
+        let links = super::network::Snapshot::take(&mut netlink, |_, _| false)?.links;
+        for index in links.into_keys() {
+            // Without an ingress there is no list of its filters.
+            if is_abandoned(&mut netlink, index).unwrap_or(false) {
+                part(&mut netlink, index);
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| scope.spawn(clear).join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
 }
 
 /// Takes an interface down.
@@ -289,3 +309,124 @@ const TRAFFIC: usize = 20;
 const TRAFFIC_INFO: usize = 16;
 const MIRRED_INTERFACE: usize = 24;
 const MOST_HELD: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::Snapshot;
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, poll};
+
+    /// Runs `story` in a network namespace of its own, if that can be had.
+    fn alone(story: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+                let can = || {
+                    let (one, other) = (Tun::open()?.make()?, Tun::open()?.make()?);
+                    join(&mut Netlink::open()?, &one, other.index, 1500)
+                };
+                match made.map_err(io::Error::from).and_then(|()| can()) {
+                    Ok(()) => story(),
+                    Err(error) => {
+                        eprintln!("skipped: needs root, /dev/net/tun, sch_ingress, cls_matchall, act_mirred ({error})");
+                    }
+                }
+            });
+        });
+    }
+
+    fn frame(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; usize::try_from(HEADER).unwrap()];
+        frame.extend([0xff; 6]);
+        frame.extend([2, 0, 0, 0, 0, 9]);
+        frame.extend(kind.to_be_bytes());
+        frame.extend(payload);
+        frame.resize(frame.len().max(12 + 60), 0);
+        frame
+    }
+
+    fn hear(tap: &Tap) -> Option<Vec<u8>> {
+        let mut ready = [PollFd::new(tap.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, 200_u8).unwrap();
+        let mut bytes = [0; 2048];
+        nix::unistd::read(tap, &mut bytes).ok().map(|length| bytes[..length].to_vec())
+    }
+
+    fn udp(from: u16, to: u16) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0, 8, 8, 8, 8, 10, 0, 0, 2];
+        packet.extend(from.to_be_bytes());
+        packet.extend(to.to_be_bytes());
+        packet.extend([0, 20, 0, 0]);
+        frame(ETH_P_IP, &packet)
+    }
+
+    #[test]
+    fn what_comes_in_at_one_goes_out_at_the_other() {
+        alone(|| {
+            let mut netlink = Netlink::open().unwrap();
+            // A TAP in the place of the container's interface: what the world sends is written to it.
+            let world = Tun::open().unwrap().make().unwrap();
+            let guest = Tun::open().unwrap().make().unwrap();
+            set_up(&mut netlink, world.index).unwrap();
+            join(&mut netlink, &guest, world.index, 1400).unwrap();
+            let links = Snapshot::take(&mut netlink, |_, _| false).unwrap().links;
+            assert!(links[&guest.index].up && links[&guest.index].mtu == 1400, "{links:?}");
+            let sent = frame(0x88b5, b"in");
+            nix::unistd::write(&world, &sent).unwrap();
+            // Before it, what the kernel says of its own accord at an interface that comes up.
+            let heard = std::iter::from_fn(|| hear(&guest)).any(|heard| heard[12..] == sent[12..]);
+            assert!(heard, "the guest hears the world");
+            let sent = frame(0x88b5, b"out");
+            nix::unistd::write(&guest, &sent).unwrap();
+            let heard = std::iter::from_fn(|| hear(&world)).any(|heard| heard[12..] == sent[12..]);
+            assert!(heard, "the world hears the guest");
+            let again = join(&mut netlink, &Tun::open().unwrap().make().unwrap(), world.index, 1400);
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        });
+    }
+
+    #[test]
+    fn answers_to_the_hosts_own_look_ups_are_not_the_guests() {
+        alone(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let world = Tun::open().unwrap().make().unwrap();
+            let guest = Tun::open().unwrap().make().unwrap();
+            set_up(&mut netlink, world.index).unwrap();
+            join(&mut netlink, &guest, world.index, 1500).unwrap();
+            spare_answers(&mut netlink, &guest, world.index).unwrap();
+            for (sent, reaches) in [
+                (udp(53, 0xfe00), false),
+                (udp(53, 0xffff), false),
+                (udp(53, 0xfdff), true),
+                (udp(54, 0xfe00), true),
+                (frame(ETH_P_ARP, &[0; 28]), true),
+            ] {
+                nix::unistd::write(&world, &sent).unwrap();
+                let heard = std::iter::from_fn(|| hear(&guest)).any(|heard| heard[12..] == sent[12..]);
+                assert_eq!(heard, reaches, "{sent:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_machine_that_is_gone_has_left_is_known_and_cleared() {
+        alone(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let world = Tun::open().unwrap().make().unwrap();
+            let guest = Tun::open().unwrap().make().unwrap();
+            set_up(&mut netlink, world.index).unwrap();
+            join(&mut netlink, &guest, world.index, 1500).unwrap();
+            spare_answers(&mut netlink, &guest, world.index).unwrap();
+            assert!(!is_abandoned(&mut netlink, world.index).unwrap());
+            drop(guest);
+            assert!(is_abandoned(&mut netlink, world.index).unwrap());
+            clear_abandoned(&File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+            let next = Tun::open().unwrap().make().unwrap();
+            join(&mut netlink, &next, world.index, 1500).unwrap();
+            // A filter of somebody else's is nobody's traces.
+            part(&mut netlink, world.index);
+            ingress(&mut netlink, world.index).unwrap();
+            assert!(!is_abandoned(&mut netlink, world.index).unwrap());
+        });
+    }
+}

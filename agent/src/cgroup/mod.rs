@@ -96,8 +96,8 @@ impl Cgroup {
     }
 
     fn set_device_rules(&mut self, rules: &[DeviceRule]) -> sys::Result<()> {
-        let program = bpf::load_device_program(&device_rules::compile(rules))?;
-        bpf::attach_device_program(&self.directory, &program, self.program.as_ref())?;
+        let program = bpf::load(bpf::DEVICE, &device_rules::compile(rules))?;
+        bpf::attach(bpf::DEVICE, &self.directory, &program, self.program.as_ref())?;
         self.program = Some(program);
         Ok(())
     }

@@ -256,6 +256,7 @@ fn a_namespace_can_be_used_again_however_its_machine_ended() {
     container.end();
     Runtime::Husk.call(["delete", "--force", &container.id]).ok();
     drop(container);
+    assert_eq!(census(&namespace), left, "delete has cleared it");
     assert_eq!(in_namespace(Runtime::Husk, &namespace, &ping).ok().stdout, "pong\n");
     assert_eq!(census(&namespace), left);
 }

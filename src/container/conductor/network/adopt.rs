@@ -61,7 +61,11 @@ impl Worker {
         }
         if self.names {
             let spared = tap::spare_answers(&mut self.netlink, &tap, index);
-            spared.map_err(|source| NetworkError::Host { what: "keep answers from", name: name(), source })?;
+            spared.map_err(|source| NetworkError::Host {
+                what: "keep answers from",
+                name: name(),
+                source,
+            })?;
         }
         let device = Net::new(Saved { mac }, Box::new(Wire(Arc::clone(&tap))));
         match self.spares.plug(Box::new(device)) {

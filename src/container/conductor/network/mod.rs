@@ -277,7 +277,9 @@ impl Worker {
         }
         let Some(guest) = self.shared.guest.get().map(Arc::clone) else { return Ok(()) };
         self.attach(&guest)?;
-        let (requests, told) = plan::requests(&snapshot, &self.adopted, &self.told);
+        let insides =
+            self.adopted.iter().filter_map(|(index, one)| Some((*index, one.inside.as_ref()?))).collect();
+        let (requests, told) = plan::requests(&snapshot, &insides, &self.told);
         if !requests.is_empty() {
             tracing::debug!(requests = requests.len(), "the guest's network changes");
             match guest.call(Call::ConfigureNetwork(requests), deadline::CALL) {

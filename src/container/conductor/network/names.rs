@@ -155,7 +155,8 @@ impl Relay {
         let Some(place) = self.asked.get_mut(usize::from(number) & (PLACES - 1)) else { return };
         *place = Some(Asked { number, original: *original, token: frame.token });
         let message = [&number.to_be_bytes(), body].concat();
-        if send(self.resolver.as_raw_fd(), &message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).is_err() {
+        if send(self.resolver.as_raw_fd(), &message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).is_err()
+        {
             // It was refused, or an earlier one was: the resolver may have moved, and what the kernel remembers of
             // our socket's address with it.
             if let Ok(fresh) = begin(SockType::Datagram) {
@@ -179,8 +180,7 @@ impl Relay {
             let Some(place) = self.asked.get_mut(usize::from(number) & (PLACES - 1)) else { continue };
             let Some(asked) = place.take_if(|asked| asked.number == number) else { continue };
             let message = [asked.original.as_slice(), body].concat();
-            let frame =
-                Frame { token: asked.token, transport: Transport::Datagram, message: &message };
+            let frame = Frame { token: asked.token, transport: Transport::Datagram, message: &message };
             // One too many is lost, as datagrams are.
             frame.put(&mut self.outgoing);
         }
@@ -253,3 +253,114 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// In milliseconds: to see whether somebody listens, and how often connections are looked at.
 const MOMENT: u8 = 50;
 const GLANCE: u16 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netlink::Netlink;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, UdpSocket};
+
+    /// Runs `story` in a network namespace of its own with its loopback up, if that can be had.
+    fn alone(story: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                    eprintln!("skipped: needs root to make a network namespace");
+                    return;
+                }
+                assert!(!is_there(), "the loopback is down");
+                crate::host::tap::set_up(&mut Netlink::open().unwrap(), 1).unwrap();
+                story();
+            });
+        });
+    }
+
+    fn question(number: u16, text: &str) -> Vec<u8> {
+        [&number.to_be_bytes(), &[0; 10][..], text.as_bytes()].concat()
+    }
+
+    fn say(guest: &mut UnixStream, token: u32, transport: Transport, message: &[u8]) {
+        let mut bytes = Vec::new();
+        assert!(Frame { token, transport, message }.put(&mut bytes));
+        guest.write_all(&bytes).unwrap();
+    }
+
+    fn hear(guest: &mut UnixStream) -> (u32, Transport, Vec<u8>) {
+        let mut bytes = Vec::new();
+        loop {
+            let mut byte = [0];
+            guest.read_exact(&mut byte).unwrap();
+            bytes.extend(byte);
+            if let Some((frame, _)) = Frame::take(&bytes) {
+                return (frame.token, frame.transport, frame.message.to_vec());
+            }
+        }
+    }
+
+    #[test]
+    fn questions_with_the_same_number_get_their_own_answers() {
+        alone(|| {
+            assert!(!is_there(), "nobody listens");
+            let resolver = UdpSocket::bind(RESOLVER).unwrap();
+            let listener = TcpListener::bind(RESOLVER).unwrap();
+            assert!(is_there());
+            let (mut guest, ours) = UnixStream::pair().unwrap();
+            guest.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            begin_relay(ours).unwrap();
+            // Too short to be a question; then two that look alike.
+            say(&mut guest, 1, Transport::Datagram, b"short");
+            say(&mut guest, 2, Transport::Datagram, &question(7, "two"));
+            say(&mut guest, 3, Transport::Datagram, &question(7, "three"));
+            let mut asked = Vec::new();
+            for _ in 0..2 {
+                let mut message = [0; 512];
+                let (length, from) = resolver.recv_from(&mut message).unwrap();
+                asked.push((message[..length].to_vec(), from));
+            }
+            // In the other order, and an answer that nobody asked for.
+            resolver.send_to(&question(0xbeef, "nobody"), asked[0].1).unwrap();
+            for (message, from) in asked.iter().rev() {
+                resolver.send_to(&[message, &b" yes"[..]].concat(), from).unwrap();
+            }
+            assert_eq!(hear(&mut guest), (3, Transport::Datagram, question(7, "three yes")));
+            assert_eq!(hear(&mut guest), (2, Transport::Datagram, question(7, "two yes")));
+            // On a connection. The first one is that of `is_there`.
+            say(&mut guest, 4, Transport::Connection, &question(9, "four"));
+            let _ = listener.accept().unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut message = vec![0; 2 + question(9, "four").len()];
+            stream.read_exact(&mut message).unwrap();
+            assert_eq!(first_on_connection(&message).unwrap().0, question(9, "four"));
+            stream.write_all(&[0, 13]).unwrap();
+            stream.write_all(&question(9, "!")).unwrap();
+            assert_eq!(hear(&mut guest), (4, Transport::Connection, question(9, "!")));
+        });
+    }
+
+    #[test]
+    fn a_guest_that_asks_without_end_and_takes_nothing_costs_what_it_may_and_no_more() {
+        alone(|| {
+            let resolver = UdpSocket::bind(RESOLVER).unwrap();
+            let answering = resolver.try_clone().unwrap();
+            answering.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let answers = std::thread::spawn(move || {
+                let mut message = [0; 4096];
+                while let Ok((length, from)) = answering.recv_from(&mut message) {
+                    let _ = answering.send_to(&message[..length], from);
+                }
+            });
+            let (mut guest, ours) = UnixStream::pair().unwrap();
+            begin_relay(ours).unwrap();
+            guest.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+            let long = "x".repeat(1000);
+            for number in 0..20_000 {
+                say(&mut guest, number, Transport::Datagram, &question(number as u16, &long));
+            }
+            answers.join().unwrap();
+            // It is still there for who begins to listen.
+            guest.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            assert_eq!(hear(&mut guest).2.len(), 1012);
+        });
+    }
+}

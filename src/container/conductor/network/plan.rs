@@ -1,6 +1,6 @@
 //! What the guest has to be told so that its network is what the namespace's is. Pure: no socket, no guest.
 
-use super::adopt::{Adopted, Inside};
+use super::adopt::Inside;
 use crate::host::netlink::message::{Message, Nest};
 use crate::host::network::{Link, Record, Snapshot};
 use husk_protocol::NetworkRequest;
@@ -17,22 +17,21 @@ impl Told {
     }
 }
 
-/// Requests, in order, and what the guest has been told when they are done.
+/// Requests, in order, and what the guest has been told when they are done. `insides` by the interfaces' numbers on the host.
 pub(super) fn requests(
     snapshot: &Snapshot,
-    adopted: &BTreeMap<u32, Adopted>,
+    insides: &BTreeMap<u32, &Inside>,
     told: &Told,
 ) -> (Vec<NetworkRequest>, Told) {
-    let inside = |index: u32| adopted.get(&index)?.inside.as_ref();
     let pairs: Vec<(&Inside, &Link)> =
-        snapshot.links.iter().filter_map(|(index, link)| Some((inside(*index)?, link))).collect();
+        snapshot.links.iter().filter_map(|(index, link)| Some((*insides.get(index)?, link))).collect();
     let mut requests = Vec::new();
     rename_apart(&pairs, &mut requests);
     pairs.iter().for_each(|(inside, link)| set_link(inside, link, &mut requests));
 
     let number = |index: u32| match index {
         LOOPBACK => Some(LOOPBACK),
-        index => inside(index).map(|inside| inside.index),
+        index => insides.get(&index).map(|inside| inside.index),
     };
     let wanted: BTreeSet<Record> = snapshot
         .records
@@ -127,3 +126,97 @@ const LOOPBACK: u32 = 1;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netlink::message::{Attributes, Messages, number, text};
+    use crate::host::network::Rank;
+
+    fn link(name: &str, up: bool) -> Link {
+        Link { name: name.into(), kind: 1, mac: Some([2, 0, 0, 0, 0, 1]), mtu: 1500, up, enslaved: false }
+    }
+
+    fn inside(index: u32, name: &str, told: Option<Link>) -> Inside {
+        Inside { index, name: name.into(), link: told }
+    }
+
+    fn address(index: u32, last: u8) -> Record {
+        let mut fixed = vec![libc::AF_INET as u8, 24, 0, 0];
+        fixed.extend(index.to_ne_bytes());
+        Record { rank: Rank::Address, fixed, attributes: vec![(libc::IFA_LOCAL, vec![10, 0, 0, last])] }
+    }
+
+    fn route(index: u32) -> Record {
+        let fixed = vec![libc::AF_INET as u8, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
+        let attributes =
+            vec![(libc::RTA_OIF, index.to_ne_bytes().to_vec()), (libc::RTA_GATEWAY, vec![10, 0, 0, 1])];
+        Record { rank: Rank::FarRoute, fixed, attributes }
+    }
+
+    /// Kinds of requests, with the new name where one is given.
+    fn words(requests: &[NetworkRequest]) -> Vec<(u16, u32, Option<String>)> {
+        let one = |request: &NetworkRequest| {
+            let message = Messages::of(&request.message).next().unwrap();
+            let name = Attributes::behind(message.payload, 16).find(|(kind, _)| *kind == libc::IFLA_IFNAME);
+            let name = name.filter(|_| message.kind == libc::RTM_NEWLINK).map(|(_, value)| text(value));
+            (message.kind, number(message.payload, 4).unwrap(), name)
+        };
+        requests.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_new_interface_is_named_then_up_then_addressed_then_routed() {
+        let snapshot = Snapshot {
+            links: BTreeMap::from([(7, link("net0", true))]),
+            records: vec![address(7, 2), route(7)],
+        };
+        let eth0 = inside(2, "eth0", None);
+        let (requests, told) = requests(&snapshot, &BTreeMap::from([(7, &eth0)]), &Told::default());
+        let words = words(&requests);
+        let kinds: Vec<u16> = words.iter().map(|(kind, ..)| *kind).collect();
+        let new = libc::RTM_NEWLINK;
+        assert_eq!(kinds, [new, new, new, libc::RTM_NEWADDR, libc::RTM_NEWROUTE]);
+        assert!(words[..4].iter().all(|(_, index, _)| *index == 2), "the guest's number: {words:?}");
+        assert_eq!(words[1].2.as_deref(), Some("net0"));
+        let again = inside(2, "net0", Some(link("net0", true)));
+        let (requests, same) = super::requests(&snapshot, &BTreeMap::from([(7, &again)]), &told);
+        assert!(requests.is_empty() && same == told, "nothing has changed");
+    }
+
+    #[test]
+    fn what_went_is_taken_away_before_what_came_is_set() {
+        let links = BTreeMap::from([(7, link("eth0", true))]);
+        let eth0 = inside(2, "eth0", Some(link("eth0", true)));
+        let insides = BTreeMap::from([(7, &eth0)]);
+        let old = Snapshot { links: links.clone(), records: vec![address(7, 2), route(7)] };
+        let told = requests(&old, &insides, &Told::default()).1;
+        let new = Snapshot { links, records: vec![address(7, 3)] };
+        let (requests, told) = requests(&new, &insides, &told);
+        let kinds: Vec<u16> = words(&requests).iter().map(|(kind, ..)| *kind).collect();
+        assert_eq!(kinds, [libc::RTM_DELROUTE, libc::RTM_DELADDR, libc::RTM_NEWADDR]);
+        assert!(requests[0].may_fail && requests[1].may_fail && !requests[2].may_fail);
+        let mut told = told;
+        told.forget(2);
+        assert_eq!(told, Told::default());
+    }
+
+    #[test]
+    fn interfaces_that_swap_their_names_do_not_meet() {
+        let links = BTreeMap::from([(7, link("eth1", true)), (8, link("eth0", true))]);
+        let (one, other) = (inside(2, "eth0", None), inside(3, "eth1", None));
+        let snapshot = Snapshot { links, records: Vec::new() };
+        let (requests, _) = requests(&snapshot, &BTreeMap::from([(7, &one), (8, &other)]), &Told::default());
+        let names: Vec<String> = words(&requests).into_iter().filter_map(|(_, _, name)| name).collect();
+        assert_eq!(names, ["husk2", "husk3", "eth1", "eth0"]);
+    }
+
+    #[test]
+    fn what_concerns_an_interface_that_is_not_the_guests_is_not_told() {
+        let snapshot = Snapshot {
+            links: BTreeMap::from([(7, link("tun0", true))]),
+            records: vec![address(7, 2), route(7), address(1, 9)],
+        };
+        assert!(requests(&snapshot, &BTreeMap::new(), &Told::default()).0.is_empty());
+    }
+}
