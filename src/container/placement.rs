@@ -13,6 +13,7 @@ use std::path::Path;
 /// that needs one: its limits then hold inside the machine alone.
 pub fn group(id: &str, wanted: &HostCgroup, systemd: bool) -> Result<Option<Cgroup>, ContainerError> {
     if systemd {
+        check_systemd_form(wanted.path.as_deref())?;
         return Err(ContainerError::Unsupported(
             no_systemd(Path::new("/run/systemd/system").is_dir()).into(),
         ));
@@ -32,6 +33,17 @@ pub fn group(id: &str, wanted: &HostCgroup, systemd: bool) -> Result<Option<Cgro
     Ok(Some(Cgroup::at(path)?))
 }
 
+/// `slice:prefix:name`, as runc and its callers have it for systemd.
+fn check_systemd_form(path: Option<&Path>) -> Result<(), ContainerError> {
+    let Some(path) = path else { return Ok(()) };
+    if path.to_str().is_some_and(|text| text.split(':').count() == 3) {
+        return Ok(());
+    }
+    Err(ContainerError::BadRequest(format!(
+        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path:?} instead"
+    )))
+}
+
 fn no_systemd(running: bool) -> &'static str {
     if running {
         "--systemd-cgroup: husk does not ask systemd for control groups yet; use the cgroupfs driver"
@@ -49,5 +61,21 @@ pub fn check_network(decision: &Decision) -> Result<(), ContainerError> {
             Err(ContainerError::Unsupported(format!("linux.namespaces: {}", namespace::NO_HOST_NETWORK)))
         }
         Err(source) => Err(super::error::host("linux.namespaces: network namespace", path)(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_for_systemd_has_three_parts() {
+        for path in [None, Some("system.slice:docker:abc"), Some(":husk:x")] {
+            assert!(check_systemd_form(path.map(Path::new)).is_ok(), "{path:?}");
+        }
+        for path in ["/docker/abc", "a:b", "a:b:c:d"] {
+            let error = check_systemd_form(Some(Path::new(path))).unwrap_err().to_string();
+            assert!(error.contains("slice:prefix:name") && error.contains(path), "{error}");
+        }
     }
 }

@@ -34,6 +34,9 @@ impl Conductor {
         caller: &Caller,
     ) {
         let _attached = self.attach();
+        if !self.await_thaw(caller) {
+            return;
+        }
         match self.begin_exec(process, terminal, descriptors) {
             Ok(running) => {
                 caller.answer(&Outcome::Done);
@@ -43,6 +46,24 @@ impl Conductor {
                 self.lock().processes.remove(&running.key);
             }
             Err(failed) => caller.answer(&Outcome::Failed(failed)),
+        }
+    }
+
+    /// Waits while the container is paused: a process would be frozen before its execve. Who does not want to wait has
+    /// asked for the status before (`exec` without `--ignore-paused`). False: the caller left.
+    fn await_thaw(&self, caller: &Caller) -> bool {
+        loop {
+            let state = self.lock();
+            let paused = state.phase == Phase::Paused && state.ending.is_none() && state.silence.is_none();
+            drop(state);
+            if !paused {
+                return true;
+            }
+            let mut left = [PollFd::new(caller.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(GLANCE).unwrap_or(PollTimeout::ZERO);
+            if !matches!(poll(&mut left, timeout), Ok(0) | Err(Errno::EINTR)) {
+                return false;
+            }
         }
     }
 

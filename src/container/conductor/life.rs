@@ -9,7 +9,7 @@
 //! It never waits for anything alone: signals, the parent, the guest's end and the agent are all watched at once.
 
 use super::streams::Offered;
-use super::{Conductor, deadline, failed, raise, refused};
+use super::{Conductor, deadline, failed, pause, raise, refused};
 use crate::agent::CallError;
 use crate::config::hook;
 use crate::error::ErrorKind;
@@ -73,6 +73,12 @@ impl Life {
         self.conductor.settle_network()?;
         let conductor = Arc::clone(&self.conductor);
         let agent = self.conductor.agent.get().ok_or_else(|| failed(&CallError::Over))?;
+        // What KVM tells a guest of the wall clock can be seconds off (seen: as long as the boot had taken).
+        agent.begin(pause::set_clock(), |outcome| {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "the guest's clock could not be set");
+            }
+        });
         agent.begin(Call::Create(Box::new(container)), move |outcome| {
             conductor.lock().created = Some(outcome);
             conductor.attend();

@@ -47,6 +47,12 @@ impl Drop for Awake {
     }
 }
 
+/// Steps the guest's wall clock to ours.
+pub(super) fn set_clock() -> Call {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Call::SetClock { nanoseconds: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX) }
+}
+
 impl Conductor {
     pub(super) fn pause(self: &Arc<Self>) -> Result<(), Failed> {
         let _turn = self.turn();
@@ -84,9 +90,7 @@ impl Conductor {
         }
         self.let_run();
         // Its clock first, so that nobody inside sees the time stand still and then jump.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let clock = self.call(Call::SetClock { nanoseconds }, deadline::CALL);
+        let clock = self.call(set_clock(), deadline::CALL);
         clock.map_err(|error| failed(&error))?;
         let thaw = Call::Freeze { container: self.container, frozen: false };
         self.call(thaw, deadline::CALL).map_err(|error| failed(&error))?;
