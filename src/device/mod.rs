@@ -91,7 +91,9 @@ impl ConfigBytes {
 impl ConfigSpace {
     /// A space that holds `bytes`, of which the driver may write those in `writable`.
     pub fn new(bytes: Vec<u8>, writable: std::ops::Range<usize>) -> Arc<ConfigSpace> {
-        Arc::new(ConfigSpace { inner: Mutex::new(ConfigBytes { bytes, writable, generation: 0, mirror: None }) })
+        Arc::new(ConfigSpace {
+            inner: Mutex::new(ConfigBytes { bytes, writable, generation: 0, mirror: None }),
+        })
     }
 
     /// Shows the space in a mirror from here on.

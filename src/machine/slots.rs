@@ -35,7 +35,14 @@ pub struct Filled {
 impl<'m> Slots<'m> {
     /// All free.
     pub fn new(vm: &'m VmFd, memory: &'m Memory) -> Slots<'m> {
-        Slots { vm, memory, bus: Bus::new(), pages: Windows::open(vm), windows: Vec::new(), seats: Vec::new() }
+        Slots {
+            vm,
+            memory,
+            bus: Bus::new(),
+            pages: Windows::open(vm),
+            windows: Vec::new(),
+            seats: Vec::new(),
+        }
     }
 
     /// Puts `device` into the next slot and names it on the kernel's command line.

@@ -219,7 +219,9 @@ impl Mmio {
     fn show(&self) {
         let Some(mirror) = &self.mirror else { return };
         // The interrupt status is there all the time.
-        for offset in (0..register::CONFIG_GENERATION).step_by(4).filter(|at| *at != register::INTERRUPT_STATUS) {
+        for offset in
+            (0..register::CONFIG_GENERATION).step_by(4).filter(|at| *at != register::INTERRUPT_STATUS)
+        {
             mirror.show(offset, self.read_register(offset));
         }
         self.signals.show_needs_reset();

@@ -102,7 +102,8 @@ impl Bench {
         let device = Recorder { log: log.clone(), config: config.clone() };
         let (transport, seat) = device_thread();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
-        let mmio = Mmio::open(device.description(), memory, irq.try_clone().unwrap(), None, transport).unwrap();
+        let mmio =
+            Mmio::open(device.description(), memory, irq.try_clone().unwrap(), None, transport).unwrap();
         let thread = std::thread::spawn(move || serve(Box::new(device), seat));
         Bench { mmio, log, irq, config, thread: Some(thread) }
     }
