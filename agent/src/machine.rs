@@ -63,13 +63,6 @@ impl Shared {
         }
         Ok(())
     }
-
-    /// Where those that are mounted are.
-    pub fn mounted(&self) -> Vec<&'static str> {
-        let roots = self.roots.then_some(ROOTS);
-        let shares = self.shares.then_some(SHARES);
-        roots.into_iter().chain(shares).collect()
-    }
 }
 
 /// A husk guest: vsock and virtio-fs.

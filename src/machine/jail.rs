@@ -14,7 +14,7 @@
 //! without a path to another namespace that is power over the container's own interfaces and no others.
 //!
 //! What the file server keeps: to act as any of the guest's users on the shared trees (owners, modes, device nodes,
-//! file capabilities). CAP_SYS_ADMIN is not among it, so extended attributes called `trusted.*` cannot be set or seen.
+//! file capabilities). CAP_SYS_ADMIN is not among it, so the file server keeps `trusted.*` attributes under another name.
 //!
 //! Not here yet: system-call filters, Landlock, pid and other namespaces, a user namespace for callers without root.
 

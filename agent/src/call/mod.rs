@@ -39,7 +39,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::DetachInterface { slot } => network::detach(agent, id, slot),
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
         Call::ServeNames { port } => network::serve_names(agent, port),
-        Call::Flush => flush::call(agent, id),
+        Call::Flush => flush::call(),
         Call::SetClock { nanoseconds } => clock::call(nanoseconds),
     };
     match answer {

@@ -154,13 +154,6 @@ pub fn in_own_group(command: &mut std::process::Command) {
     unsafe { command.pre_exec(move || Ok(lead()?)) };
 }
 
-/// Writes back every dirty page of the file system that `file` is on.
-pub fn sync_file_system(file: impl AsFd) -> Result<()> {
-    // SAFETY: a plain number.
-    returned(libc::c_long::from(unsafe { libc::syncfs(file.as_fd().as_raw_fd()) }))?;
-    Ok(())
-}
-
 /// Takes the CPUs of this process's affinity mask, as the kernel's bytes.
 pub fn affinity() -> Result<Vec<u8>> {
     let mut mask = vec![0u8; 128];

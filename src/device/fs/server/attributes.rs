@@ -113,9 +113,9 @@ impl Server {
     }
 }
 
-/// An inode's number, told apart from the same one of another filesystem.
+/// An inode's number, told apart from the same one of another filesystem. Those of the first filesystem stay as they are.
 pub fn salted(ino: u64, mount: u32) -> u64 {
-    ino ^ u64::from(mount).wrapping_add(1).wrapping_shl(SALT_SHIFT)
+    ino ^ u64::from(mount).wrapping_shl(SALT_SHIFT)
 }
 
 /// The synthetic root: a directory that nobody can change.

@@ -81,7 +81,8 @@ impl Server {
         stream: &mut Stream,
         to: &mut Listing<'_, '_>,
     ) -> Outcome {
-        let (mount, salt) = (self.inodes.get(id)?.identity.mount, !self.submounts());
+        let directory = self.inodes.get(id)?;
+        let (mount, salt) = (directory.identity.mount, directory.salted);
         loop {
             let entry = match stream.peek(names) {
                 Ok(None) => return Ok(()),

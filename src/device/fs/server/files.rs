@@ -170,7 +170,7 @@ impl Server {
         let (export, salted) = {
             let above = self.inodes.get(parent)?;
             let crossing = above.identity.mount != identity.mount;
-            (above.export.clone(), crossing || !self.submounts())
+            (above.export.clone(), crossing || above.salted)
         };
         let sighting = Sighting { export: &export, place: Place::Nowhere, identity, salted, submount: false };
         let id = self.inodes.remember(sighting)?.id;

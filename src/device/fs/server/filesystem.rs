@@ -1,5 +1,6 @@
 //! Whole filesystems: how full, and on disk.
 
+use super::super::exports::Export;
 use super::super::inodes::NodeId;
 use super::super::wire::{NAME_MAX, ROOT, StatfsOut};
 use super::reach::one_component;
@@ -7,6 +8,7 @@ use super::reply::Reply;
 use super::{Outcome, Server};
 use rustix::fs::{FileType, Mode, OFlags, fstatfs, openat2, syncfs};
 use rustix::io::Errno;
+use std::sync::Arc;
 
 impl Server {
     pub(super) fn statfs(&mut self, id: NodeId, out: &mut Reply<'_>) -> Outcome {
@@ -29,10 +31,13 @@ impl Server {
         })
     }
 
-    /// Everything of an inode's filesystem to disk. The root has none, and the guest asks for each export by itself.
+    /// Everything of an inode's filesystem to disk; all exports, for the root that the guest has mounted.
     pub(super) fn syncfs(&mut self, id: NodeId) -> Outcome {
         if id == ROOT {
-            return Ok(());
+            // One that is gone, or cannot be opened, is no reason not to sync the others.
+            let all: Vec<Outcome> =
+                self.exports.after(0).into_iter().map(|(_, export)| self.sync_export(&export)).collect();
+            return all.into_iter().collect();
         }
         // An O_PATH descriptor will not do, and only regular files and directories may be opened.
         match self.inodes.get(id)?.identity.kind {
@@ -48,5 +53,18 @@ impl Server {
             }
             _ => Err(Errno::INVAL),
         }
+    }
+
+    fn sync_export(&mut self, export: &Arc<Export>) -> Outcome {
+        let entry = match self.enter_export(export) {
+            Err(Errno::STALE) => return Ok(()),
+            entry => entry?,
+        };
+        let outcome = match self.inodes.get(entry.nodeid)?.identity.kind {
+            FileType::Directory | FileType::RegularFile => self.syncfs(entry.nodeid),
+            _ => Ok(()),
+        };
+        self.inodes.forget(entry.nodeid, 1);
+        outcome
     }
 }

@@ -85,14 +85,14 @@ impl Server {
         let identity = self.identify(seen, directory, name)?;
         let above = self.inodes.get(parent)?;
         let (export, crossing) = (above.export.clone(), above.identity.mount != identity.mount);
-        let submounts = self.submounts();
-        let submount = submounts && crossing && identity.kind == FileType::Directory;
+        let submount = self.submounts() && crossing && identity.kind == FileType::Directory;
+        let salted = !submount && (crossing || above.salted);
         let sighting = Sighting {
             export: &export,
             place: Place::Below { parent, name: name.as_c_str().into() },
             identity,
             // A directory takes its own filesystem into the guest; a file on its own has to share its parent's.
-            salted: if submounts { crossing && !submount } else { true },
+            salted,
             submount,
         };
         let Remembered { id, was_lost } = self.inodes.remember(sighting)?;
@@ -107,8 +107,9 @@ impl Server {
         let source = export.source()?;
         let seen = look_at(&source)?;
         let identity = self.mounts.identify(&seen, || rustix::io::dup(&source))?;
-        let submount = self.submounts() && identity.kind == FileType::Directory;
-        let sighting = Sighting { export, place: Place::Export, identity, salted: !submount, submount };
+        // Not a filesystem of its own to the guest, although it may be one: Linux's submounts (as of 6.12) have no ACLs, and
+        // ask before each write whether the file has capabilities.
+        let sighting = Sighting { export, place: Place::Export, identity, salted: true, submount: false };
         let id = self.inodes.remember(sighting)?.id;
         self.entry(id, &seen, Duration::ZERO)
     }

@@ -1,7 +1,8 @@
 //! The mounts and filesystems that inodes were found on.
 //!
-//! Below one export there can be several, and inode numbers are unique only within one. The guest is told where
-//! another one begins if it can mount there by itself (FUSE_SUBMOUNTS); otherwise numbers are salted with the index.
+//! Inode numbers are unique only within one. All exports are one filesystem to the guest: their numbers are salted with the
+//! index here. Where another filesystem begins below an export, the guest is told, if it can mount there by itself
+//! (FUSE_SUBMOUNTS).
 
 use super::super::inodes::Identity;
 use rustix::fs::{FileType, Statx, fstatfs};

@@ -6,6 +6,7 @@ use super::client::Client;
 use super::{is_root, skip};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
 use zerocopy::{FromBytes, IntoBytes};
 
 #[test]
@@ -349,17 +350,23 @@ fn unknown_operations_are_not_there() {
 }
 
 #[test]
-fn an_exported_directory_is_a_filesystem_of_its_own_to_the_guest() {
+fn exports_are_one_filesystem_to_the_guest_with_numbers_told_apart() {
     let mut client = Client::new();
     let file = client.directory.path().join("alone");
     std::fs::write(&file, "contents").unwrap();
     client.exports.add("file", super::client::path(&file), true).unwrap();
     let top = client.lookup(ROOT, b"0").unwrap().attr;
-    assert_eq!((top.flags, top.ino), (ATTR_SUBMOUNT, std::fs::metadata(client.outside()).unwrap().ino()));
-    // A file shares the root's numbers with those of other exports.
+    // All exports are one filesystem; the first one's numbers are as they are outside.
+    assert_eq!((top.flags, top.ino), (0, std::fs::metadata(client.outside()).unwrap().ino()));
+    let elsewhere = Path::new("/dev/shm");
+    if elsewhere.metadata().is_ok_and(|other| other.dev() != std::fs::metadata(&file).unwrap().dev()) {
+        client.exports.add("other", super::client::path(elsewhere), true).unwrap();
+        let other = client.lookup(ROOT, b"other").unwrap().attr;
+        assert_eq!(other.flags, 0);
+        assert_ne!(other.ino, std::fs::metadata(elsewhere).unwrap().ino());
+    }
     let alone = client.lookup(ROOT, b"file").unwrap().attr;
-    assert_eq!(alone.flags, 0);
-    assert_ne!(alone.ino, std::fs::metadata(&file).unwrap().ino());
+    assert_eq!((alone.flags, alone.ino), (0, std::fs::metadata(&file).unwrap().ino()));
     let below = client.mkdir(client.top, b"d", 0o755).unwrap().attr;
     assert_eq!((below.flags, below.ino), (0, std::fs::metadata(client.outside().join("d")).unwrap().ino()));
 }
