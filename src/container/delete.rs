@@ -83,11 +83,6 @@ fn open_namespace(path: &PathBuf) -> std::io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-/// Without waiting for anything, whatever is there by now.
-fn open_namespace(path: &PathBuf) -> std::io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
-}
-
 /// Kills the machine of a container that is still being created: its creator then fails, cleans up and lets go of the
 /// lock. If there is no machine yet, waiting for the creator is all there is.
 fn end_creation(store: &Store, id: &ContainerId) {

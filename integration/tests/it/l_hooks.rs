@@ -181,7 +181,9 @@ fn a_hook_that_hangs_is_ended_when_its_time_is_over() {
     }
     // What a hook left behind is ours to reap now.
     let any = Some(nix::sys::wait::WaitPidFlag::WNOHANG);
-    while nix::sys::wait::waitpid(None, any).is_ok_and(|status| status != nix::sys::wait::WaitStatus::StillAlive) {}
+    while nix::sys::wait::waitpid(None, any)
+        .is_ok_and(|status| status != nix::sys::wait::WaitStatus::StillAlive)
+    {}
     before.assert_unchanged();
 }
 
