@@ -4,8 +4,6 @@ use crate::support::{Place, config, config_with};
 use serde_json::json;
 use std::os::unix::fs::symlink;
 
-/// What a mutation writes over a byte.
-
 /// Runs `create` and gives the message, having checked the rest.
 fn refused(place: &Place, bundle: &str) -> String {
     let ran = place.husk(&["create", "--bundle", bundle, "c"]);
