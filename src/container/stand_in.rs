@@ -306,7 +306,7 @@ mod tests {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         command.args([
             "--exact",
-            "process::stand_in::tests::inside",
+            "container::stand_in::tests::inside",
             "--ignored",
             "--nocapture",
             "--test-threads=1",
