@@ -37,7 +37,8 @@ impl Created {
     /// Creates it with husk, with an operator's configuration of its own.
     #[track_caller]
     pub fn configured(bundle: Bundle, config: &Path) -> Created {
-        let (created, output) = Created::make(Runtime::Husk, bundle, &["--config".as_ref(), config.as_os_str()]);
+        let (created, output) =
+            Created::make(Runtime::Husk, bundle, &["--config".as_ref(), config.as_os_str()]);
         assert_eq!(output.code, 0, "create failed: {}", output.stderr);
         created
     }
@@ -101,7 +102,10 @@ impl Created {
 
     /// Its pid, as `create` wrote it.
     pub fn pid(&self) -> i32 {
-        fs::read_to_string(self.bundle.path.join("pid")).expect("the file is there").parse().expect("a number")
+        fs::read_to_string(self.bundle.path.join("pid"))
+            .expect("the file is there")
+            .parse()
+            .expect("a number")
     }
 
     /// Waits until it has this status.
@@ -131,7 +135,8 @@ impl Created {
 
 impl Drop for Created {
     fn drop(&mut self) {
-        let pid = fs::read_to_string(self.bundle.path.join("pid")).ok().and_then(|pid| pid.parse::<i32>().ok());
+        let pid =
+            fs::read_to_string(self.bundle.path.join("pid")).ok().and_then(|pid| pid.parse::<i32>().ok());
         let _ = self.runtime.call(["delete", "--force", &self.id]);
         if let Some(pid) = pid {
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);

@@ -202,7 +202,9 @@ mod tests {
         tcsetattr(&pair.slave, SetArg::TCSANOW, &cooked).unwrap();
         let raw = RawMode::enter(pair.slave.try_clone().unwrap()).unwrap();
         let modes = tcgetattr(&pair.slave).unwrap();
-        assert!(!modes.local_flags.contains(LocalFlags::ECHO) && modes.output_flags.contains(OutputFlags::OPOST));
+        assert!(
+            !modes.local_flags.contains(LocalFlags::ECHO) && modes.output_flags.contains(OutputFlags::OPOST)
+        );
         drop(raw);
         assert!(tcgetattr(&pair.slave).unwrap().local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON));
     }

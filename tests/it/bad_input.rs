@@ -26,13 +26,17 @@ fn every_field() -> Value {
         "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
         "execCPUAffinity": {"initial": "0", "final": "0-1"},
     });
-    config["mounts"] = json!([{"destination": "/d", "type": "bind", "source": "/srv/d", "options": ["rbind", "ro"]}]);
+    config["mounts"] =
+        json!([{"destination": "/d", "type": "bind", "source": "/srv/d", "options": ["rbind", "ro"]}]);
     let hook = json!([{"path": "/bin/a", "args": ["a"], "env": ["A=b"], "timeout": 5}]);
     let kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-    config["hooks"] = kinds.iter().map(|kind| ((*kind).to_owned(), hook.clone())).collect::<serde_json::Map<_, _>>().into();
+    config["hooks"] =
+        kinds.iter().map(|kind| ((*kind).to_owned(), hook.clone())).collect::<serde_json::Map<_, _>>().into();
     let linux = &mut config["linux"];
     linux["namespaces"].as_array_mut().unwrap().extend([
-        json!({"type": "user"}), json!({"type": "time"}), json!({"type": "cgroup"}),
+        json!({"type": "user"}),
+        json!({"type": "time"}),
+        json!({"type": "cgroup"}),
     ]);
     linux["namespaces"][1]["path"] = json!("/run/netns/one");
     linux["uidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 10}]);
@@ -148,7 +152,8 @@ fn a_number_that_is_out_of_range_is_an_error_that_names_its_field() {
     let config = every_field();
     let mut pointers = Vec::new();
     places(&config, "", &mut pointers);
-    let numbers: Vec<&String> = pointers.iter().filter(|pointer| config.pointer(pointer).unwrap().is_number()).collect();
+    let numbers: Vec<&String> =
+        pointers.iter().filter(|pointer| config.pointer(pointer).unwrap().is_number()).collect();
     assert!(numbers.len() > 40, "{}", numbers.len());
     let mut wrong = Vec::new();
     for pointer in numbers.into_iter().filter(|pointer| !ANY_NUMBER.contains(&pointer.as_str())) {
@@ -248,7 +253,8 @@ fn a_word_that_is_not_known_is_an_error_that_names_its_field() {
         for word in ["nonsense", "", "\u{1F4A5}", "a\u{0}b"] {
             // An empty list of cpus, or no propagation, says nothing.
             let nothing = word.is_empty()
-                && ["/linux/rootfsPropagation", "/linux/resources/cpu/cpus", "/linux/resources/cpu/mems"].contains(&pointer);
+                && ["/linux/rootfsPropagation", "/linux/resources/cpu/cpus", "/linux/resources/cpu/mems"]
+                    .contains(&pointer);
             match spoilt(&config, pointer, &json!(word)) {
                 Ok(()) if nothing => {}
                 Err(error) if error.contains(&named(pointer)) => {}
@@ -277,8 +283,22 @@ const STRANGE: [u8; 12] = *b"\0\x7f\xff\xc3\"\\{}[]:-";
 /// Values that a field may not expect.
 fn strange(random: &mut Random) -> Value {
     let values = [
-        Value::Null, json!(true), json!(0), json!(-1), json!(i64::MIN), json!(u64::MAX), json!(1e300), json!(""), json!("/"),
-        json!("../../.."), json!("\0"), json!("a".repeat(5000)), json!([]), json!({}), json!([[[]]]), json!("4294967296"),
+        Value::Null,
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(i64::MIN),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(""),
+        json!("/"),
+        json!("../../.."),
+        json!("\0"),
+        json!("a".repeat(5000)),
+        json!([]),
+        json!({}),
+        json!([[[]]]),
+        json!("4294967296"),
     ];
     values[random.below(values.len())].clone()
 }
@@ -298,7 +318,11 @@ fn ten_thousand_mutated_configs_never_panic() {
             for _ in 0..=random.below(3) {
                 let at = random.below(bytes.len());
                 match random.below(4) {
-                    0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = STRANGE[random.below(STRANGE.len())]),
+                    0 => bytes
+                        .iter_mut()
+                        .skip(at)
+                        .take(1)
+                        .for_each(|byte| *byte = STRANGE[random.below(STRANGE.len())]),
                     1 if at < bytes.len() => drop(bytes.remove(at)),
                     2 => bytes.insert(at, b"{}[]\",0"[random.below(7)]),
                     _ => bytes.truncate(at.max(1)),
@@ -325,5 +349,8 @@ fn ten_thousand_mutated_configs_never_panic() {
         }
     }
     // Neither all nor none: the rounds reached every stage.
-    assert!(accepted > 100 && parsed > accepted + 100 && parsed < 9_900, "{parsed} parsed, {accepted} accepted");
+    assert!(
+        accepted > 100 && parsed > accepted + 100 && parsed < 9_900,
+        "{parsed} parsed, {accepted} accepted"
+    );
 }

@@ -104,7 +104,7 @@ impl Stat {
         Some(Self {
             name: name.to_owned(),
             state: fields.first()?.chars().next()?,
-            terminal: u32::try_from(number(4)?).ok()?, // tty_nr
+            terminal: u32::try_from(number(4)?).ok()?,      // tty_nr
             ticks: number(11)?.saturating_add(number(12)?), // utime, stime
             nice: fields.get(16)?.parse().ok()?,
             threads: u32::try_from(number(17)?).ok()?,

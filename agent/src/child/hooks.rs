@@ -193,7 +193,10 @@ mod tests {
             ("kill -9 $$", None, "signal: 9, stdout: , stderr: "),
             ("sleep 100 & sleep 100", Some(100), "hook ran past specified timeout of 0.1s"),
         ] {
-            assert_eq!(run(script, timeout).unwrap_err(), format!("error running startContainer hook #0: {words}"));
+            assert_eq!(
+                run(script, timeout).unwrap_err(),
+                format!("error running startContainer hook #0: {words}")
+            );
         }
     }
 

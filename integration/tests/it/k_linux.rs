@@ -17,7 +17,11 @@ fn with_namespace(bundle: &mut Bundle, kind: &str) {
 fn kernel_parameters_are_set() {
     let output = same_as_runc(
         Image::Busybox,
-        &["sh", "-c", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max"],
+        &[
+            "sh",
+            "-c",
+            "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max",
+        ],
         |bundle| {
             bundle.set(
                 "/linux/sysctl",
@@ -31,7 +35,12 @@ fn kernel_parameters_are_set() {
 #[test]
 fn the_roots_propagation_is_as_said() {
     // runc 1.1 leaves a shared root private, which the OCI's own validation program finds wrong.
-    for (word, expected) in [("shared", "root shared\n"), ("rslave", "root \n"), ("private", "root \n"), ("runbindable", "root unbindable\n")] {
+    for (word, expected) in [
+        ("shared", "root shared\n"),
+        ("rslave", "root \n"),
+        ("private", "root \n"),
+        ("runbindable", "root unbindable\n"),
+    ] {
         let script = "awk '$5 == \"/\" {line=\"\"; for (i = 7; $i != \"-\"; i++) {sub(/:.*/, \"\", $i); line = line $i} print \"root\", line}' /proc/self/mountinfo";
         let output = run(Runtime::Husk, Image::Busybox, &["sh", "-c", script], |bundle| {
             bundle.set("/linux/rootfsPropagation", json!(word));
@@ -86,13 +95,23 @@ fn the_clocks_of_a_time_namespace_are_moved() {
     let mut lines = output.stdout.lines();
     let uptime: u64 = lines.next().unwrap_or("").parse().expect("a number");
     assert!((864_000..864_600).contains(&uptime), "{output:?}");
-    assert!(output.stdout.contains("monotonic 7 0") && output.stdout.contains("boottime 864000 5"), "{output:?}");
+    assert!(
+        output.stdout.contains("monotonic 7 0") && output.stdout.contains("boottime 864000 5"),
+        "{output:?}"
+    );
     assert!(output.stdout.contains("same"), "{output:?}");
 }
 
 #[test]
 fn personality_scheduler_and_io_priority_are_applied_to_execs_too() {
-    let mut bundle = Bundle::new(Image::Busybox, &["sh", "-c", "uname -m; echo policy $(cut -d' ' -f41 /proc/self/stat); ionice -p $$; echo done; exec sleep 1000"]);
+    let mut bundle = Bundle::new(
+        Image::Busybox,
+        &[
+            "sh",
+            "-c",
+            "uname -m; echo policy $(cut -d' ' -f41 /proc/self/stat); ionice -p $$; echo done; exec sleep 1000",
+        ],
+    );
     bundle.set("/linux/personality", json!({"domain": "LINUX32"}));
     bundle.set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 5}));
     bundle.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 6}));
@@ -108,16 +127,22 @@ fn personality_scheduler_and_io_priority_are_applied_to_execs_too() {
 
 #[test]
 fn realtime_is_given_to_who_may_have_it() {
-    let output = run(Runtime::Husk, Image::Busybox, &["sh", "-c", "cut -d' ' -f40,41 /proc/self/stat; true"], |bundle| {
-        bundle.set("/process/scheduler", json!({"policy": "SCHED_FIFO", "priority": 7}));
-    })
+    let output = run(
+        Runtime::Husk,
+        Image::Busybox,
+        &["sh", "-c", "cut -d' ' -f40,41 /proc/self/stat; true"],
+        |bundle| {
+            bundle.set("/process/scheduler", json!({"policy": "SCHED_FIFO", "priority": 7}));
+        },
+    )
     .ok();
     assert_eq!(output.stdout, "7 1\n", "priority, policy");
 }
 
 #[test]
 fn an_exec_runs_on_the_cpus_that_its_container_names_and_in_the_group_it_asks_for() {
-    let mut bundle = Bundle::new(Image::Busybox, &["sh", "-c", "grep Cpus_allowed_list /proc/self/status; sleep 1000"]);
+    let mut bundle =
+        Bundle::new(Image::Busybox, &["sh", "-c", "grep Cpus_allowed_list /proc/self/status; sleep 1000"]);
     bundle.set("/process/execCPUAffinity", json!({"initial": "0", "final": "1"}));
     bundle.set("/annotations", json!({"io.husk.vcpus": "2"}));
     with_writable_cgroup(&mut bundle);
@@ -126,9 +151,13 @@ fn an_exec_runs_on_the_cpus_that_its_container_names_and_in_the_group_it_asks_fo
     let container = Created::configured(bundle, &config);
     container.call("start", &[]).ok();
     container.wait_for_text("Cpus_allowed_list:\t0-1\n");
-    assert_eq!(container.sh("grep Cpus_allowed_list /proc/self/status").ok().stdout, "Cpus_allowed_list:\t1\n");
+    assert_eq!(
+        container.sh("grep Cpus_allowed_list /proc/self/status").ok().stdout,
+        "Cpus_allowed_list:\t1\n"
+    );
     container.sh("mkdir /sys/fs/cgroup/below").ok();
-    let group = container.call_with("exec", &["--cgroup", "below"], &["cat", "/proc/self/cgroup"]).ok().stdout;
+    let group =
+        container.call_with("exec", &["--cgroup", "below"], &["cat", "/proc/self/cgroup"]).ok().stdout;
     assert_eq!(group, "0::/below\n");
     assert_eq!(container.sh("cat /proc/self/cgroup").ok().stdout, "0::/\n");
     let missing = container.call_with("exec", &["--cgroup", "missing"], &["true"]);
@@ -195,8 +224,13 @@ fn a_systemd_cgroup_is_refused_where_there_is_no_systemd() {
     let mut bundle = Bundle::new(Image::Busybox, &["true"]);
     bundle.set("/linux/cgroupsPath", json!("system.slice:husk:one"));
     let path = bundle.write().to_owned();
-    let output =
-        Runtime::Husk.call(["--systemd-cgroup".as_ref(), "run".as_ref(), "-b".as_ref(), path.as_os_str(), "one".as_ref()]);
+    let output = Runtime::Husk.call([
+        "--systemd-cgroup".as_ref(),
+        "run".as_ref(),
+        "-b".as_ref(),
+        path.as_os_str(),
+        "one".as_ref(),
+    ]);
     assert_eq!(output.code, 1);
     assert!(output.stderr.contains("systemd"), "{output:?}");
 }

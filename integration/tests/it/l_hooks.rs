@@ -52,11 +52,15 @@ fn with_hooks(args: &[&str]) -> Bundle {
 fn all_six_run_in_their_place_with_the_state_on_stdin() {
     let before = Census::take();
     {
-        let container = Created::new(Runtime::Husk, with_hooks(&["sh", "-c", "cat /seen/order; exec sleep 1000"]));
+        let container =
+            Created::new(Runtime::Husk, with_hooks(&["sh", "-c", "cat /seen/order; exec sleep 1000"]));
         let outside = container.bundle.path.join("seen");
         let read = |name: &str| fs::read_to_string(outside.join(name)).unwrap_or_default();
-        let inside = |name: &str| fs::read_to_string(container.bundle.rootfs().join("seen").join(name)).unwrap_or_default();
-        let twice = |kinds: &[&str]| -> String { kinds.iter().map(|kind| format!("{kind}.0\n{kind}.1\n")).collect() };
+        let inside = |name: &str| {
+            fs::read_to_string(container.bundle.rootfs().join("seen").join(name)).unwrap_or_default()
+        };
+        let twice =
+            |kinds: &[&str]| -> String { kinds.iter().map(|kind| format!("{kind}.0\n{kind}.1\n")).collect() };
         assert_eq!(read("order"), twice(&KINDS[..3]));
         assert_eq!(inside("order"), "", "startContainer hooks do not run before start");
         container.call("start", &[]).ok();
@@ -64,16 +68,28 @@ fn all_six_run_in_their_place_with_the_state_on_stdin() {
         assert_eq!(container.stdout(), twice(&["startContainer"]), "they ran before the program");
         assert_eq!(read("order"), twice(&["prestart", "createRuntime", "createContainer", "poststart"]));
 
-        for (kind, status) in [("prestart", "creating"), ("createRuntime", "creating"), ("createContainer", "creating"), ("poststart", "running")] {
+        for (kind, status) in [
+            ("prestart", "creating"),
+            ("createRuntime", "creating"),
+            ("createContainer", "creating"),
+            ("poststart", "running"),
+        ] {
             let state: Value = serde_json::from_str(&read(&format!("{kind}.1"))).expect("the state is JSON");
-            assert_eq!((state["id"].as_str(), state["status"].as_str()), (Some(&*container.id), Some(status)), "{kind}");
+            assert_eq!(
+                (state["id"].as_str(), state["status"].as_str()),
+                (Some(&*container.id), Some(status)),
+                "{kind}"
+            );
             assert_eq!(state["pid"], container.pid(), "{kind}");
             assert_eq!(state["bundle"], container.bundle.path.to_str().expect("text"), "{kind}");
             assert_eq!(read(&format!("{kind}.0.env")), "yes 2\n", "{kind}");
         }
         let state: Value = serde_json::from_str(&inside("startContainer.0")).expect("the state is JSON");
         assert_eq!((state["status"].as_str(), state["pid"].as_i64()), (Some("created"), Some(1)));
-        assert_eq!((inside("startContainer.0.host"), inside("startContainer.0.env")), ("inside\n".into(), "yes 2\n".into()));
+        assert_eq!(
+            (inside("startContainer.0.host"), inside("startContainer.0.env")),
+            ("inside\n".into(), "yes 2\n".into())
+        );
 
         let own = fs::read_link("/proc/self/ns/net").expect("a link").to_string_lossy().into_owned();
         assert_eq!(read("createRuntime.0.net").trim(), own);
@@ -106,7 +122,8 @@ fn with_hook(kind: &str, script: &str, timeout: Option<u32>) -> Bundle {
 fn a_hook_that_fails_is_named_as_by_runc_and_nothing_is_left() {
     let before = Census::take();
     for kind in ["prestart", "createRuntime", "createContainer"] {
-        let (container, output) = Created::attempt(Runtime::Husk, with_hook(kind, "echo o; echo e >&2; exit 3", None));
+        let (container, output) =
+            Created::attempt(Runtime::Husk, with_hook(kind, "echo o; echo e >&2; exit 3", None));
         assert_eq!(output.code, 1, "{kind}");
         let words = format!("error running {kind} hook #1: exit status 3, stdout: o, stderr: e");
         assert!(output.stderr.contains(&words), "{output:?}");
@@ -130,13 +147,25 @@ fn a_hook_that_fails_is_named_as_by_runc_and_nothing_is_left() {
 #[test]
 fn a_hook_that_hangs_is_ended_when_its_time_is_over() {
     let before = Census::take();
-    let (_container, output) = Created::attempt(Runtime::Husk, with_hook("createRuntime", "sleep 1000 & sleep 1000", Some(1)));
-    assert!(output.stderr.contains("error running createRuntime hook #1: hook ran past specified timeout of 1.0s"), "{output:?}");
+    let (_container, output) =
+        Created::attempt(Runtime::Husk, with_hook("createRuntime", "sleep 1000 & sleep 1000", Some(1)));
+    assert!(
+        output
+            .stderr
+            .contains("error running createRuntime hook #1: hook ran past specified timeout of 1.0s"),
+        "{output:?}"
+    );
     drop(_container);
     {
-        let container = Created::new(Runtime::Husk, with_hook("startContainer", "sleep 1000 & sleep 1000", Some(1)));
+        let container =
+            Created::new(Runtime::Husk, with_hook("startContainer", "sleep 1000 & sleep 1000", Some(1)));
         let output = container.call("start", &[]);
-        assert!(output.stderr.contains("error running startContainer hook #1: hook ran past specified timeout of 1.0s"), "{output:?}");
+        assert!(
+            output
+                .stderr
+                .contains("error running startContainer hook #1: hook ran past specified timeout of 1.0s"),
+            "{output:?}"
+        );
     }
     {
         // One without a limit may take as long as it likes, and the container can be killed meanwhile.
@@ -152,13 +181,19 @@ fn a_hook_that_hangs_is_ended_when_its_time_is_over() {
     }
     // What a hook left behind is ours to reap now.
     let any = Some(nix::sys::wait::WaitPidFlag::WNOHANG);
-    while nix::sys::wait::waitpid(None, any).is_ok_and(|status| status != nix::sys::wait::WaitStatus::StillAlive) {}
+    while nix::sys::wait::waitpid(None, any)
+        .is_ok_and(|status| status != nix::sys::wait::WaitStatus::StillAlive)
+    {}
     before.assert_unchanged();
 }
 
 #[test]
 fn a_start_hook_is_what_the_program_will_be() {
-    let mut bundle = with_hook("startContainer", "id -u > /tmp/who; pwd >> /tmp/who; grep NoNewPrivs /proc/self/status >> /tmp/who", None);
+    let mut bundle = with_hook(
+        "startContainer",
+        "id -u > /tmp/who; pwd >> /tmp/who; grep NoNewPrivs /proc/self/status >> /tmp/who",
+        None,
+    );
     bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
     bundle.set("/process/cwd", json!("/tmp"));
     let container = Created::started(Runtime::Husk, bundle);

@@ -4,6 +4,7 @@ use husk_integration::{
     bundle::{Bundle, Image},
     created::Created,
     runtime::{Runtime, wait},
+    scenario::size,
 };
 use serde_json::{Value, json};
 use std::{
@@ -20,8 +21,12 @@ fn sleeping(resources: Value) -> Created {
 
 #[test]
 fn free_and_nproc_say_what_the_limits_are() {
-    let container = sleeping(json!({"memory": {"limit": 268_435_456}, "cpu": {"quota": 50_000, "period": 100_000}}));
-    let seen = container.sh("nproc; free -m | awk '/^Mem/ {print $2}'; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max").ok().stdout;
+    let container =
+        sleeping(json!({"memory": {"limit": 268_435_456}, "cpu": {"quota": 50_000, "period": 100_000}}));
+    let seen = container
+        .sh("nproc; free -m | awk '/^Mem/ {print $2}'; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max")
+        .ok()
+        .stdout;
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines[0], "1");
     let total: u32 = lines[1].parse().expect("a number");
@@ -56,12 +61,28 @@ fn update_takes_effect_inside_at_once() {
     container
         .call_with(
             "update",
-            &["--memory", "64m", "--memory-reservation", "16m", "--pids-limit", "20", "--cpu-quota", "30000", "--cpu-period", "60000", "--cpu-share", "512"],
+            &[
+                "--memory",
+                "64m",
+                "--memory-reservation",
+                "16m",
+                "--pids-limit",
+                "20",
+                "--cpu-quota",
+                "30000",
+                "--cpu-period",
+                "60000",
+                "--cpu-share",
+                "512",
+            ],
             &[],
         )
         .ok();
     let seen = container.sh(files).ok().stdout;
-    assert!(seen.starts_with("67108864\n16777216\n20\n30000 60000\n") && !seen.ends_with("\n100\n"), "{seen}");
+    assert!(
+        seen.starts_with("67108864\n16777216\n20\n30000 60000\n") && !seen.ends_with("\n100\n"),
+        "{seen}"
+    );
     // The new limit on processes holds for the next one that is made.
     let many = container.sh("i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; wait");
     assert!(many.stderr.contains("can't fork") || many.code != 0, "{many:?}");
@@ -85,8 +106,14 @@ fn update_refuses_what_the_machine_cannot_give() {
     let container = sleeping(json!({"memory": {"limit": 134_217_728}}));
     let refused = container.call_with("update", &["--memory", "4g"], &[]);
     assert_eq!(refused.code, 1);
-    assert!(refused.stderr.contains("linux.resources.memory.limit") && refused.stderr.contains("the machine was started with"), "{refused:?}");
-    for (option, value, field) in [("--kernel-memory", "1m", "memory.kernel"), ("--cpu-rt-runtime", "1", "cpu.realtimeRuntime")] {
+    assert!(
+        refused.stderr.contains("linux.resources.memory.limit")
+            && refused.stderr.contains("the machine was started with"),
+        "{refused:?}"
+    );
+    for (option, value, field) in
+        [("--kernel-memory", "1m", "memory.kernel"), ("--cpu-rt-runtime", "1", "cpu.realtimeRuntime")]
+    {
         let refused = container.call_with("update", &[option, value], &[]);
         assert!(refused.code == 1 && refused.stderr.contains(field), "{refused:?}");
     }
@@ -95,8 +122,10 @@ fn update_refuses_what_the_machine_cannot_give() {
 
 #[test]
 fn events_carry_the_counters_and_tell_of_kills_for_memory() {
-    let container = sleeping(json!({"memory": {"limit": 67_108_864, "swap": 67_108_864}, "pids": {"limit": 40}}));
-    let stats: Value = serde_json::from_str(&container.call_with("events", &["--stats"], &[]).ok().stdout).expect("one line of JSON");
+    let container =
+        sleeping(json!({"memory": {"limit": 67_108_864, "swap": 67_108_864}, "pids": {"limit": 40}}));
+    let stats: Value = serde_json::from_str(&container.call_with("events", &["--stats"], &[]).ok().stdout)
+        .expect("one line of JSON");
     assert_eq!((stats["type"].as_str(), stats["id"].as_str()), (Some("stats"), Some(&*container.id)));
     let data = &stats["data"];
     assert_eq!(data["memory"]["usage"]["limit"], 67_108_864);
@@ -115,7 +144,10 @@ fn events_carry_the_counters_and_tell_of_kills_for_memory() {
     let killed = container.sh("head -c 150000000 /dev/zero | tail -c 149000000 >/dev/null && echo survived");
     assert!(!killed.stdout.contains("survived"), "{killed:?}");
     let line = lines.next().expect("an event").expect("a line");
-    assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON"), json!({"type": "oom", "id": container.id}));
+    assert_eq!(
+        serde_json::from_str::<Value>(&line).expect("JSON"),
+        json!({"type": "oom", "id": container.id})
+    );
     Runtime::Husk.call(["kill", &container.id, "KILL"]).ok();
     assert!(wait(&mut events, Duration::from_secs(60)).expect("events ends with its container").success());
 }
@@ -130,7 +162,10 @@ struct Clock {
 
 impl Clock {
     fn start() -> Clock {
-        let bundle = Bundle::new(Image::Debian, &["perl", "-MTime::HiRes=time", "-e", "$|=1; while (<STDIN>) { printf \"%.6f\\n\", time }"]);
+        let bundle = Bundle::new(
+            Image::Debian,
+            &["perl", "-MTime::HiRes=time", "-e", "$|=1; while (<STDIN>) { printf \"%.6f\\n\", time }"],
+        );
         let id = husk_integration::scenario::fresh_id();
         let mut child = Runtime::Husk
             .command(["run".as_ref(), "-b".as_ref(), bundle.write().as_os_str(), id.as_ref()])
@@ -148,7 +183,8 @@ impl Clock {
         let one = |clock: &mut Clock| {
             let before = now();
             clock.child.stdin.as_mut().expect("piped").write_all(b"?\n").expect("it listens");
-            let inside: f64 = clock.answers.next().expect("an answer").expect("a line").parse().expect("a number");
+            let inside: f64 =
+                clock.answers.next().expect("an answer").expect("a line").parse().expect("a number");
             let after = now();
             let distance = if inside < before { before - inside } else { (inside - after).max(0.0) };
             (after - before, distance * 1000.0)
@@ -162,14 +198,16 @@ impl Clock {
 
 #[test]
 fn the_wall_clock_is_the_hosts_also_after_a_pause() {
+    // In the emulated machine one processor is shared by all threads of the host: a word to the guest waits its turn.
+    let most = size(10.0, 40.0);
     let mut clock = Clock::start();
-    assert!(clock.distance() < 10.0);
+    assert!(clock.distance() < most);
     Runtime::Husk.call(["pause", &clock.id]).ok();
     std::thread::sleep(Duration::from_secs(5));
     Runtime::Husk.call(["resume", &clock.id]).ok();
-    assert!(clock.distance() < 10.0);
+    assert!(clock.distance() < most);
     std::thread::sleep(Duration::from_secs(20));
-    assert!(clock.distance() < 10.0);
+    assert!(clock.distance() < most);
     drop(clock.child.stdin.take());
     assert!(wait(&mut clock.child, Duration::from_secs(60)).expect("it ends").success());
 }

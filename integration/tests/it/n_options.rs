@@ -25,11 +25,16 @@ fn ps_takes_the_usual_options_of_ps() {
     assert_eq!(table(&["-ef"])[0], table(&[])[0]);
     let aux = table(&["aux"]);
     assert_eq!(aux[0], "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
-    assert!(aux[1].starts_with("0 1 ") && aux[1].ends_with("sleep 1000") && aux[1].contains(" S "), "{aux:?}");
+    assert!(
+        aux[1].starts_with("0 1 ") && aux[1].ends_with("sleep 1000") && aux[1].contains(" S "),
+        "{aux:?}"
+    );
     assert_eq!(table(&["-o", "pid,ppid,comm,args"]), ["PID PPID CMD COMMAND", "1 0 sleep sleep 1000"]);
     let refused = container.call("ps", &["--forest"]);
     assert!(refused.code == 1 && refused.stderr.contains("--forest"), "{refused:?}");
-    let pids: Vec<i32> = serde_json::from_str(&container.call_with("ps", &["--format", "json"], &[]).ok().stdout).expect("JSON");
+    let pids: Vec<i32> =
+        serde_json::from_str(&container.call_with("ps", &["--format", "json"], &[]).ok().stdout)
+            .expect("JSON");
     assert_eq!(pids, [container.pid()]);
 }
 
@@ -55,7 +60,10 @@ fn an_exec_in_a_paused_container_waits_for_the_thaw() {
     assert_eq!(container.state()["status"], "paused");
     let refused = container.sh("true");
     assert_eq!(refused.code, 255);
-    assert!(refused.stderr.contains("cannot exec in a paused container (use --ignore-paused to override)"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("cannot exec in a paused container (use --ignore-paused to override)"),
+        "{refused:?}"
+    );
     let mut waiting = Runtime::Husk
         .command(["exec", "--ignore-paused", &container.id, "sh", "-c", "exit 8"])
         .stdout(Stdio::null())
@@ -71,7 +79,11 @@ fn an_exec_in_a_paused_container_waits_for_the_thaw() {
 fn kill_all_reaches_every_process_and_delete_force_ends_all() {
     let mut bundle = Bundle::new(
         Image::Busybox,
-        &["sh", "-c", "for i in 1 2 3; do sh -c \"trap 'echo got $i' USR1; echo up; while :; do sleep 0.2; done\" & done; trap 'echo got first' USR1; echo up; while :; do wait; done"],
+        &[
+            "sh",
+            "-c",
+            "for i in 1 2 3; do sh -c \"trap 'echo got $i' USR1; echo up; while :; do sleep 0.2; done\" & done; trap 'echo got first' USR1; echo up; while :; do wait; done",
+        ],
     );
     bundle.set("/linux/resources", json!({"pids": {"limit": 60}}));
     let container = Created::started(Runtime::Husk, bundle);
@@ -150,14 +162,17 @@ fn sd_notify_of_the_host_is_not_the_containers() {
 #[test]
 fn the_users_own_terminal_adds_the_carriage_returns() {
     let shown = |runtime: Runtime| {
-        let mut bundle = Bundle::new(Image::Busybox, &["sh", "-c", "stty -a | grep -o -- '-*onlcr'; stty -a | grep -o -- '-*opost'; printf 'a\\nb\\n'; echo end"]);
+        let mut bundle = Bundle::new(
+            Image::Busybox,
+            &[
+                "sh",
+                "-c",
+                "stty -a | grep -o -- '-*onlcr'; stty -a | grep -o -- '-*opost'; printf 'a\\nb\\n'; echo end",
+            ],
+        );
         bundle.set("/process/terminal", json!(true));
-        let command = runtime.command([
-            "run".as_ref(),
-            "-b".as_ref(),
-            bundle.write().as_os_str(),
-            fresh_id().as_ref(),
-        ]);
+        let command =
+            runtime.command(["run".as_ref(), "-b".as_ref(), bundle.write().as_os_str(), fresh_id().as_ref()]);
         let mut terminal = Terminal::spawn(command, 24, 80);
         let shown = terminal.expect("end\r\n");
         wait(&mut terminal.child, Duration::from_secs(60)).expect("it ends");

@@ -67,7 +67,13 @@ static COLUMNS: [Column; 24] = [
     left(&["tt", "tty", "tname"], "TTY", 8, |process, _| terminal(process.terminal)),
     left(&["s", "state"], "S", 1, |process, _| process.state.to_string()),
     left(&["stat"], "STAT", 4, |process, _| {
-        let nice = if process.nice < 0 { "<" } else if process.nice > 0 { "N" } else { "" };
+        let nice = if process.nice < 0 {
+            "<"
+        } else if process.nice > 0 {
+            "N"
+        } else {
+            ""
+        };
         format!("{}{nice}{}", process.state, if process.threads > 1 { "l" } else { "" })
     }),
     right(&["stime"], "STIME", 5, |process, moment| started(process.started, moment.now)),

@@ -77,8 +77,9 @@ fn columns(list: &str) -> Result<Layout, String> {
     while !rest.is_empty() {
         let end = rest.find([',', ' ', '=']).unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
-        let column = known(name)
-            .ok_or_else(|| format!("ps: {name:?} is not a column that husk knows: {}", super::column::names()))?;
+        let column = known(name).ok_or_else(|| {
+            format!("ps: {name:?} is not a column that husk knows: {}", super::column::names())
+        })?;
         match after.strip_prefix('=') {
             Some(header) => {
                 found.push((column, header.to_owned()));
@@ -153,7 +154,10 @@ mod tests {
                 "{options}"
             );
         }
-        assert_eq!(table("-e").unwrap(), ["    PID TTY          TIME CMD", "      7 pts/3    01:02:05 sleep"]);
+        assert_eq!(
+            table("-e").unwrap(),
+            ["    PID TTY          TIME CMD", "      7 pts/3    01:02:05 sleep"]
+        );
         assert_eq!(
             table("ax").unwrap(),
             ["    PID TTY      STAT   TIME COMMAND", "      7 pts/3    S<l   62:05 sleep 10"]

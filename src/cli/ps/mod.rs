@@ -40,7 +40,8 @@ impl Ps {
             }
             "table" => {
                 let layout = layout::of(options).map_err(CliError::Message)?;
-                let now = Moment { now: SystemTime::now(), memory: u64::from(container.state.memory_mib) << 20 };
+                let now =
+                    Moment { now: SystemTime::now(), memory: u64::from(container.state.memory_mib) << 20 };
                 for line in layout.table(&container.processes()?, &now) {
                     writeln!(out, "{line}")?;
                 }
