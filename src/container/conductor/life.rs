@@ -74,11 +74,7 @@ impl Life {
         let conductor = Arc::clone(&self.conductor);
         let agent = self.conductor.agent.get().ok_or_else(|| failed(&CallError::Over))?;
         // What KVM tells a guest of the wall clock can be seconds off (seen: as long as the boot had taken).
-        agent.begin(pause::set_clock(), |outcome| {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "the guest's clock could not be set");
-            }
-        });
+        self.conductor.tell(pause::set_clock());
         agent.begin(Call::Create(Box::new(container)), move |outcome| {
             conductor.lock().created = Some(outcome);
             conductor.attend();
@@ -99,6 +95,8 @@ impl Life {
             }
         }
         tracing::debug!(milliseconds = elapsed(since), "the container exists");
+        // Once more, to the millisecond: the agent may have been busy when it was told first, and is not now.
+        self.conductor.tell(pause::set_clock());
         // Before the report, so that a `start` that follows it at once finds it so.
         self.conductor.lock().phase = Phase::Created;
         // A parent that is gone by now cannot say whether the container is wanted.
