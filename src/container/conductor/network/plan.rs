@@ -82,8 +82,10 @@ fn set_link(inside: &Inside, link: &Link, requests: &mut Vec<NetworkRequest>) {
     if old.is_none_or(|old| old.mtu != link.mtu) {
         message = message.number(libc::IFLA_MTU, link.mtu);
     }
+    // A new one too: callers give an interface its address after they have put it into the namespace, and the device
+    // may have been made before that.
     if let Some(mac) = link.mac
-        && old.is_some_and(|old| old.mac != link.mac)
+        && old.is_none_or(|old| old.mac != link.mac)
     {
         message = message.attribute(libc::IFLA_ADDRESS, &mac);
     }
@@ -179,6 +181,9 @@ mod tests {
         assert_eq!(kinds, [new, new, new, libc::RTM_NEWADDR, libc::RTM_NEWROUTE]);
         assert!(words[..4].iter().all(|(_, index, _)| *index == 2), "the guest's number: {words:?}");
         assert_eq!(words[1].2.as_deref(), Some("net0"));
+        let message = Messages::of(&requests[1].message).next().unwrap();
+        let mac = Attributes::behind(message.payload, 16).find(|(kind, _)| *kind == libc::IFLA_ADDRESS);
+        assert_eq!(mac.unwrap().1, [2, 0, 0, 0, 0, 1], "the device may have been made with another");
         let again = inside(2, "net0", Some(link("net0", true)));
         let (requests, same) = super::requests(&snapshot, &BTreeMap::from([(7, &again)]), &told);
         assert!(requests.is_empty() && same == told, "nothing has changed");
