@@ -5,12 +5,15 @@ use std::{
     io::Read,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
 
 /// How long one command may take in the emulated machine before a test calls it hung.
-const HUNG: Duration = Duration::from_secs(400);
+/// Whole-sized tests (`HUSK_FULL`) take up to an hour there.
+static HUNG: LazyLock<Duration> =
+    LazyLock::new(|| Duration::from_secs(if std::env::var_os("HUSK_FULL").is_some() { 3600 } else { 400 }));
 
 /// husk, or another runtime to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +80,9 @@ pub fn run(mut command: Command) -> Output {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program can be run");
     let stdout = collect(child.stdout.take().expect("piped"));
     let stderr = collect(child.stderr.take().expect("piped"));
-    let status = wait(&mut child, HUNG).unwrap_or_else(|| {
+    let status = wait(&mut child, *HUNG).unwrap_or_else(|| {
         let _ = child.kill();
-        panic!("no end after {HUNG:?}: {described}")
+        panic!("no end after {:?}: {described}", *HUNG)
     });
     let text = |reader: thread::JoinHandle<Vec<u8>>| {
         String::from_utf8_lossy(&reader.join().expect("the reader ends")).into_owned()
