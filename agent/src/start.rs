@@ -43,8 +43,17 @@ pub fn furnish() -> Result<(), StartError> {
     leave_initramfs().map_err(at("leave the initramfs"))?;
     attach(c"proc", "/proc", &[]).map_err(at("mount proc"))?;
     attach(c"cgroup2", CGROUPS, &[c"nsdelegate", c"memory_recursiveprot"]).map_err(at("mount cgroup2"))?;
+    promise_memory();
     serve_as_init();
     Ok(())
+}
+
+/// The kernel refuses an allocation that is larger than the machine, written to or not. A container is not to notice how
+/// small its machine is: on a host the same allocation is fine, and its limit counts what is used.
+fn promise_memory() {
+    if let Err(error) = write("/proc/sys/vm/overcommit_memory", "1") {
+        crate::log::error(&format!("let containers reserve memory: {error}"));
+    }
 }
 
 /// What does not depend on being in an initramfs: protection from the OOM killer, controllers, loopback. A guest that

@@ -4,7 +4,7 @@ use husk_integration::{
     bundle::{Bundle, Image},
     created::Created,
     runtime::{Runtime, wait},
-    scenario::size,
+    scenario::{same_as_runc, size},
 };
 use serde_json::{Value, json};
 use std::{
@@ -120,6 +120,16 @@ fn update_refuses_what_the_machine_cannot_give() {
     assert_eq!(container.sh("cat /sys/fs/cgroup/memory.max").ok().stdout, "134217728\n");
 }
 
+/// A gigabyte that is not written to, in a container that may use 64 MiB.
+#[test]
+fn memory_may_be_reserved_beyond_the_limit_and_the_machine() {
+    let mmap = "print syscall(9, 0, 1 << 30, 3, 0x22, -1, 0) == -1 ? $! : 'reserved'";
+    let output = same_as_runc(Image::Debian, &["perl", "-e", mmap], |bundle| {
+        bundle.set("/linux/resources", json!({"memory": {"limit": 67_108_864}}));
+    });
+    assert_eq!(output.stdout, "reserved");
+}
+
 #[test]
 fn events_carry_the_counters_and_tell_of_kills_for_memory() {
     let container =
@@ -134,20 +144,21 @@ fn events_carry_the_counters_and_tell_of_kills_for_memory() {
     assert!(data["cpu"]["usage"]["total"].as_u64().is_some_and(|total| total > 0), "{stats}");
 
     let mut events = Runtime::Husk
-        .command(["events", "--interval", "100s", &container.id])
+        .command(["events", "--interval", "1s", &container.id])
         .stdout(Stdio::piped())
         .spawn()
         .expect("husk can be run");
-    let mut lines = BufReader::new(events.stdout.take().expect("piped")).lines();
-    std::thread::sleep(Duration::from_secs(1));
+    let lines = BufReader::new(events.stdout.take().expect("piped")).lines();
+    let mut told = lines.map(|line| {
+        serde_json::from_str::<Value>(&line.expect("a line")).expect("one line of JSON for each event")
+    });
+    // Who has told of the counters hears everything from then on.
+    assert_eq!(told.next().expect("an event")["type"], "stats");
     // It keeps what it may have to print, and that is more than it may have.
     let killed = container.sh("head -c 150000000 /dev/zero | tail -c 149000000 >/dev/null && echo survived");
     assert!(!killed.stdout.contains("survived"), "{killed:?}");
-    let line = lines.next().expect("an event").expect("a line");
-    assert_eq!(
-        serde_json::from_str::<Value>(&line).expect("JSON"),
-        json!({"type": "oom", "id": container.id})
-    );
+    let other = told.by_ref().take(60).find(|event| event["type"] != "stats");
+    assert_eq!(other, Some(json!({"type": "oom", "id": container.id})));
     Runtime::Husk.call(["kill", &container.id, "KILL"]).ok();
     assert!(wait(&mut events, Duration::from_secs(60)).expect("events ends with its container").success());
 }
