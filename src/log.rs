@@ -17,17 +17,20 @@ pub enum Form {
     Json,
 }
 
-/// One line, without its end.
+/// One line, without its end, of this moment to the second: what runc writes.
 pub fn line(level: &str, message: &str, form: Form) -> String {
+    stamped(&humantime::format_rfc3339_seconds(SystemTime::now()).to_string(), level, message, form)
+}
+
+fn stamped(time: &str, level: &str, message: &str, form: Form) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
         level: &'a str,
         msg: &'a str,
         time: &'a str,
     }
-    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     match form {
-        Form::Json => serde_json::to_string(&Line { level, msg: message, time: &time }).unwrap_or_default(),
+        Form::Json => serde_json::to_string(&Line { level, msg: message, time }).unwrap_or_default(),
         Form::Text => format!("time={time:?} level={level} msg={message:?}"),
     }
 }
@@ -50,7 +53,9 @@ where
         let mut fields = Fields(String::new());
         event.record(&mut fields);
         let level = event.metadata().level().as_str().to_ascii_lowercase();
-        writeln!(writer, "{}", line(&level, fields.0.trim_end(), self.0))
+        // To the microsecond: from these lines a start's timeline is made.
+        let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+        writeln!(writer, "{}", stamped(&time, &level, fields.0.trim_end(), self.0))
     }
 }
 
@@ -85,6 +90,7 @@ mod tests {
         assert_eq!(json.lines().count(), 1, "{json}");
         let line: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&line["level"], &line["msg"]), (&"error".into(), &"two\nlines count=3".into()));
+        assert_eq!(line["time"].as_str().map(str::len), Some("2026-01-02T03:04:05.678901Z".len()));
         let text = said(Form::Text);
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.ends_with("level=error msg=\"two\\nlines count=3\"\n"), "{text}");
