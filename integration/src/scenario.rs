@@ -40,6 +40,23 @@ pub fn run(runtime: Runtime, image: Image, args: &[&str], change: impl Fn(&mut B
     output
 }
 
+/// Runs `bundle` under husk, with an operator's configuration of its own; what is left of the container is deleted.
+#[track_caller]
+pub fn run_configured(bundle: &Bundle, configuration: &str) -> Output {
+    let (config, id) = (bundle.path.join("husk.toml"), fresh_id());
+    std::fs::write(&config, configuration).expect("it can be written");
+    let output = Runtime::Husk.call([
+        "--config".as_ref(),
+        config.as_os_str(),
+        "run".as_ref(),
+        "-b".as_ref(),
+        bundle.write().as_os_str(),
+        id.as_ref(),
+    ]);
+    let _ = Runtime::Husk.call(["delete", "--force", &id]);
+    output
+}
+
 /// Runs a shell script in busybox under husk.
 #[track_caller]
 pub fn sh(script: &str) -> Output {

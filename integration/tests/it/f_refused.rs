@@ -5,7 +5,7 @@ use husk_integration::{
     census::Census,
     running::Running,
     runtime::{Output, Runtime},
-    scenario::fresh_id,
+    scenario::{fresh_id, run_configured},
 };
 use serde_json::json;
 use std::process::Stdio;
@@ -158,20 +158,10 @@ fn a_kernel_that_is_not_one() {
     let before = Census::take();
     {
         let bundle = Bundle::new(Image::Busybox, &["true"]);
-        let config = bundle.path.join("husk.toml");
         for (content, word) in [("not a kernel at all", "kernel"), ("\x7fELF", "kernel")] {
             let kernel = bundle.path.join("kernel");
             std::fs::write(&kernel, content).expect("it can be written");
-            std::fs::write(&config, format!("[machine]\nkernel = {:?}\n", kernel))
-                .expect("it can be written");
-            let output = Runtime::Husk.call([
-                "--config".as_ref(),
-                config.as_os_str(),
-                "run".as_ref(),
-                "-b".as_ref(),
-                bundle.write().as_os_str(),
-                fresh_id().as_ref(),
-            ]);
+            let output = run_configured(&bundle, &format!("[machine]\nkernel = {kernel:?}\n"));
             assert_eq!(output.code, 1);
             says(&output, &[word]);
         }

@@ -5,7 +5,7 @@ use husk_integration::{
     census::Census,
     running::Running,
     runtime::Runtime,
-    scenario::{fresh_id, run, sh},
+    scenario::{run, run_configured, sh},
 };
 use serde_json::json;
 use std::process::Stdio;
@@ -13,11 +13,7 @@ use std::process::Stdio;
 /// What `args` print in a machine for which the operator's configuration says `text`.
 fn configured(text: &str, args: &[&str]) -> String {
     let bundle = Bundle::new(Image::Busybox, args);
-    let config = bundle.path.join("husk.toml");
-    std::fs::write(&config, text).expect("it can be written");
-    let path = bundle.write().to_owned();
-    let words = ["--config".as_ref(), config.as_os_str(), "run".as_ref(), "-b".as_ref(), path.as_os_str()];
-    Runtime::Husk.call(words.into_iter().chain([fresh_id().as_ref()])).ok().stdout
+    run_configured(&bundle, text).ok().stdout
 }
 
 #[test]

@@ -4,8 +4,8 @@ use husk_integration::{
     bundle::{Bundle, Image},
     census::Census,
     running::{Running, kill},
-    runtime::{self, Output, Runtime},
-    scenario::fresh_id,
+    runtime::{self, Runtime},
+    scenario::{fresh_id, run_configured},
 };
 use serde_json::json;
 use std::{
@@ -52,7 +52,7 @@ fn the_guest_panics() {
         // So that the container may set a system control of the guest, and fills its memory soon.
         bundle.set("/linux/readonlyPaths", json!([]));
         bundle.set("/linux/resources", json!({"memory": {"limit": 16 << 20}}));
-        let output = run(&bundle, &[]);
+        let output = run_configured(&bundle, "");
         assert_ne!(output.code, 0, "{output:?}");
         assert!(output.stderr.contains("panic"), "nobody says why: {output:?}");
     }
@@ -67,7 +67,7 @@ fn a_guest_that_panics_before_its_agent_says_why() {
     let before = Census::take();
     {
         let bundle = Bundle::new(Image::Busybox, &["true"]);
-        let output = run(&bundle, &operator(&bundle, b"not a program", 20_000));
+        let output = run_configured(&bundle, &with_init(&bundle, b"not a program", 20_000));
         assert_eq!(output.code, 1, "{output:?}");
         assert!(output.stderr.contains("No working init found"), "{output:?}");
     }
@@ -82,7 +82,7 @@ fn a_guest_whose_agent_never_answers_costs_the_time_limit_and_shows_its_last_lin
         // As /init, busybox waits for its children for ever.
         let busybox = std::fs::read(bundle.rootfs().join("bin/busybox")).expect("the image has busybox");
         let started = Instant::now();
-        let output = run(&bundle, &operator(&bundle, &busybox, 5_000));
+        let output = run_configured(&bundle, &with_init(&bundle, &busybox, 5_000));
         assert_eq!(output.code, 1, "{output:?}");
         assert!(started.elapsed() > Duration::from_secs(5), "{:?}", started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
@@ -121,7 +121,7 @@ fn the_agent_cannot_be_killed_from_inside() {
         let mut bundle =
             Bundle::new(Image::Busybox, &["sh", "-c", "kill -9 1; kill -11 1; kill -19 1; echo lives"]);
         without_pid_namespace(&mut bundle);
-        let output = run(&bundle, &[]);
+        let output = run_configured(&bundle, "");
         assert_eq!((output.code, output.stdout.as_str()), (0, "lives\n"), "{output:?}");
     }
     before.assert_unchanged();
@@ -138,7 +138,7 @@ fn the_guest_reboots_under_its_agent() {
             bundle.set(&format!("/process/capabilities/{set}/-"), json!("CAP_SYS_BOOT"));
         }
         let started = Instant::now();
-        let output = run(&bundle, &[]);
+        let output = run_configured(&bundle, "");
         assert_ne!(output.code, 0, "{output:?}");
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     }
@@ -150,25 +150,13 @@ fn without_pid_namespace(bundle: &mut Bundle) {
     namespaces.retain(|namespace| namespace["type"] != "pid");
 }
 
-fn run(bundle: &Bundle, options: &[String]) -> Output {
-    let id = fresh_id();
-    let mut words: Vec<String> = options.to_vec();
-    words.extend(["run".into(), "-b".into(), bundle.write().display().to_string(), id.clone()]);
-    let output = Runtime::Husk.call(words);
-    let _ = Runtime::Husk.call(["delete", "--force", &id]);
-    output
-}
-
-/// Options for an operator's configuration with another program in the place of the agent.
-fn operator(bundle: &Bundle, init: &[u8], boot_timeout_ms: u32) -> Vec<String> {
+/// An operator's configuration with another program in the place of the agent.
+fn with_init(bundle: &Bundle, init: &[u8], boot_timeout_ms: u32) -> String {
     let initrd = bundle.path.join("initrd");
     let mut archive = newc(1, "init", 0o100_755, init);
     archive.extend(newc(0, "TRAILER!!!", 0, &[]));
     std::fs::write(&initrd, archive).expect("it can be written");
-    let config = bundle.path.join("husk.toml");
-    let text = format!("[machine]\ninitrd = {initrd:?}\nboot_timeout_ms = {boot_timeout_ms}\n");
-    std::fs::write(&config, text).expect("it can be written");
-    vec!["--config".into(), config.display().to_string()]
+    format!("[machine]\ninitrd = {initrd:?}\nboot_timeout_ms = {boot_timeout_ms}\n")
 }
 
 /// One entry of an initramfs (Documentation/driver-api/early-userspace/buffer-format.rst).

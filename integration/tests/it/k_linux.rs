@@ -4,7 +4,7 @@ use husk_integration::{
     bundle::{Bundle, Image},
     created::Created,
     runtime::Runtime,
-    scenario::{run, same_as_runc},
+    scenario::{run, run_configured, same_as_runc},
 };
 use serde_json::{Value, json};
 
@@ -205,18 +205,7 @@ fn labels_are_refused_or_ignored_as_the_operator_says() {
     let mut bundle = Bundle::new(Image::Busybox, &["true"]);
     bundle.set("/process/apparmorProfile", json!("docker-default"));
     bundle.set("/process/selinuxLabel", json!("system_u:system_r:container_t:s0"));
-    let config = bundle.path.join("husk.toml");
-    std::fs::write(&config, "[container]\nsecurity_labels = \"ignore\"\n").expect("it can be written");
-    Runtime::Husk
-        .call([
-            "--config".as_ref(),
-            config.as_os_str(),
-            "run".as_ref(),
-            "-b".as_ref(),
-            bundle.write().as_os_str(),
-            husk_integration::scenario::fresh_id().as_ref(),
-        ])
-        .ok();
+    run_configured(&bundle, "[container]\nsecurity_labels = \"ignore\"\n").ok();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use husk_integration::{
     bundle::{Bundle, Image},
     created::Created,
     runtime::{Runtime, wait},
-    scenario::{same_as_runc, size},
+    scenario::{run_configured, same_as_runc, size},
 };
 use serde_json::{Value, json};
 use std::{
@@ -37,19 +37,8 @@ fn free_and_nproc_say_what_the_limits_are() {
 #[test]
 fn vcpus_follow_a_cpu_limit_of_two() {
     let mut bundle = Bundle::new(Image::Busybox, &["sh", "-c", "nproc; cat /sys/devices/system/cpu/online"]);
-    let config = bundle.path.join("husk.toml");
-    std::fs::write(&config, "[machine]\nvcpus = 2\n").expect("it can be written");
     bundle.set("/process/terminal", json!(false));
-    let output = Runtime::Husk
-        .call([
-            "--config".as_ref(),
-            config.as_os_str(),
-            "run".as_ref(),
-            "-b".as_ref(),
-            bundle.write().as_os_str(),
-            husk_integration::scenario::fresh_id().as_ref(),
-        ])
-        .ok();
+    let output = run_configured(&bundle, "[machine]\nvcpus = 2\n").ok();
     assert_eq!(output.stdout, "2\n0-1\n");
 }
 
