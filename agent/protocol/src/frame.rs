@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_message_with_a_byte_too_many_is_refused() {
-        let mut bytes = encode(&Request { id: 7, call: Call::Flush }).unwrap();
+        let mut bytes = encode(&Request { id: 7, call: Call::Start { container: ContainerKey(3) } }).unwrap();
         bytes.push(0);
         assert!(decode::<Request>(&bytes[4..]).is_err());
     }

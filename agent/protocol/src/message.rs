@@ -69,8 +69,6 @@ pub enum Call {
         /// The container.
         container: ContainerKey,
     },
-    /// Sees that what containers wrote has reached the host. Asked before the machine goes away.
-    Flush,
     /// Binds drivers to network devices that the host has put into these slots (numbers of virtio-mmio devices, as the
     /// kernel counts them). Answered with [`Answer::Interfaces`], in the same order.
     AttachInterfaces {

@@ -7,7 +7,6 @@ mod clock;
 mod create;
 mod delete;
 mod exec;
-mod flush;
 pub mod freeze;
 pub mod memory;
 mod network;
@@ -39,7 +38,6 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::DetachInterface { slot } => network::detach(agent, id, slot),
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
         Call::ServeNames { port } => network::serve_names(agent, port),
-        Call::Flush => flush::call(),
         Call::SetClock { nanoseconds } => clock::call(nanoseconds),
     };
     match answer {

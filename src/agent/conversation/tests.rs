@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 const SOON: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(50);
+/// Any call that carries nothing of note.
+const QUESTION: Call = Call::Start { container: ContainerKey(0) };
 
 /// Writes down what was heard.
 struct Ears(Mutex<Sender<Heard>>);
@@ -96,7 +98,7 @@ fn answers_find_who_asked_in_whatever_order_they_come() {
     let (answer, answers) = channel();
     for which in 0..2 {
         let answer = answer.clone();
-        conversation.begin(Call::Flush, move |outcome| answer.send((which, outcome)).unwrap());
+        conversation.begin(QUESTION, move |outcome| answer.send((which, outcome)).unwrap());
     }
     let (first, second) = (agent.hear(), agent.hear());
     let failure = Failure { kind: FailureKind::Guest, message: "disk full".into() };
@@ -120,7 +122,7 @@ fn hostile_1_bytes_that_are_no_message_end_the_conversation() {
     let (conversation, mut agent, heard) = greeted();
     agent.0.write_all(&[3, 0, 0, 0, 255, 255, 255]).unwrap();
     assert!(over(&heard).contains("not a message"));
-    assert_eq!(conversation.call(Call::Flush, SOON), Err(CallError::Over));
+    assert_eq!(conversation.call(QUESTION, SOON), Err(CallError::Over));
 }
 
 #[test]
@@ -133,18 +135,18 @@ fn hostile_2_an_endless_length_ends_the_conversation_at_once() {
 #[test]
 fn hostile_3_an_agent_that_never_answers_costs_the_deadline_and_no_more() {
     let (conversation, mut agent, _heard) = greeted();
-    assert_eq!(conversation.call(Call::Flush, MOMENT), Err(CallError::TimedOut(MOMENT)));
+    assert_eq!(conversation.call(QUESTION, MOMENT), Err(CallError::TimedOut(MOMENT)));
     // Its late answer belongs to nobody, and not to the next question either.
     let late = agent.hear();
     agent.answer(late.id);
-    assert_eq!(conversation.call(Call::Flush, MOMENT), Err(CallError::TimedOut(MOMENT)));
+    assert_eq!(conversation.call(QUESTION, MOMENT), Err(CallError::TimedOut(MOMENT)));
 }
 
 #[test]
 fn hostile_4_answers_that_nobody_asked_for_are_dropped() {
     let (conversation, mut agent, _heard) = greeted();
     (0..10_000).for_each(|id| agent.answer(id));
-    let asking = std::thread::spawn(move || conversation.call(Call::Flush, SOON));
+    let asking = std::thread::spawn(move || conversation.call(QUESTION, SOON));
     let request = agent.hear();
     agent.answer(request.id.wrapping_add(7));
     agent.answer(request.id);
@@ -171,7 +173,7 @@ fn hostile_7_leaving_in_the_middle_of_a_message_tells_everyone_who_waits() {
     let (conversation, mut agent, heard) = greeted();
     let asking = {
         let conversation = Arc::clone(&conversation);
-        std::thread::spawn(move || conversation.call(Call::Flush, SOON))
+        std::thread::spawn(move || conversation.call(QUESTION, SOON))
     };
     agent.hear();
     agent.0.write_all(&[100, 0, 0, 0, 1]).unwrap();
@@ -206,9 +208,9 @@ fn hostile_9_requests_that_are_never_answered_are_bounded() {
     let (conversation, mut agent, _heard) = greeted();
     let drain = std::thread::spawn(move || (0..MOST_REQUESTS).for_each(|_| drop(agent.hear())));
     for _ in 0..MOST_REQUESTS {
-        conversation.begin(Call::Flush, |_| {});
+        conversation.begin(QUESTION, |_| {});
     }
-    assert_eq!(conversation.call(Call::Flush, SOON), Err(CallError::Busy));
+    assert_eq!(conversation.call(QUESTION, SOON), Err(CallError::Busy));
     drain.join().unwrap();
 }
 
@@ -223,7 +225,7 @@ fn hostile_10_a_flood_of_events_in_odd_pieces_does_not_drown_an_answer() {
         agent.answer(request.id);
         agent
     });
-    assert_eq!(conversation.call(Call::Flush, SOON), Ok(Answer::Done));
+    assert_eq!(conversation.call(QUESTION, SOON), Ok(Answer::Done));
     flood.join().unwrap();
     assert_eq!(heard.iter().take(100_000).filter(|heard| *heard == Heard::OutOfMemory).count(), 100_000);
 }

@@ -2,9 +2,9 @@
 //! container's output stopped.
 //!
 //! ```text
-//!   asked --1 s--> agent has answered --(1.8 s)--> process has ended --(0.5 s)--> output read --> flushed --(2 s)--> end
-//!             \ no                         \ no                            \ no             \ no
-//!              end with 137                 end with 137                    go on            end
+//!   asked --1 s--> agent has answered --(1.8 s)--> process has ended --(0.5 s)--> output read --(2 s)--> end
+//!             \ no                         \ no                            \ no
+//!              end with 137                 end with 137                    go on
 //! ```
 //! Times in parentheses count from the request. The main thread keeps them (see [`super::life`]); what is here asks.
 

@@ -4,7 +4,7 @@
 //!   guest boots ---- agent greets --\
 //!   parent's hooks -- Proceed -------+--> Create --> Created reported --> ... first process ends
 //!                                                                              |
-//!                  status <-- execs heard <-- flushed <-- last byte delivered <-/
+//!                  status <-- execs heard <-- last byte delivered <-/
 //! ```
 //! It never waits for anything alone: signals, the parent, the guest's end and the agent are all watched at once.
 
@@ -244,46 +244,16 @@ impl Life {
         Some(output.min(killed.checked_add(deadline::KILL_ALL)?))
     }
 
-    /// Tells everyone, has the guest write back what it caches, and is done.
+    /// Tells everyone, and is done.
     fn end(&self, status: u8) -> u8 {
         let conductor = &self.conductor;
         let mut state = conductor.lock();
         state.ending = Some(status);
         state.wake_all();
-        let answers = !state.unanswered && state.silence.is_none();
         drop(state);
-        if answers && conductor.guest.how_it_ended().is_none() {
-            self.flush();
-        }
         self.hear_out();
         tracing::debug!("the machine ends");
         status
-    }
-
-    fn flush(&self) {
-        let conductor = &self.conductor;
-        conductor.let_run();
-        let Some(agent) = conductor.agent.get() else { return };
-        let flushed = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (flag, main) = (Arc::clone(&flushed), Arc::clone(conductor));
-        agent.begin(Call::Flush, move |outcome| {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "the guest could not write back what it caches");
-            }
-            flag.store(true, std::sync::atomic::Ordering::Release);
-            main.attend();
-        });
-        let begun = Instant::now();
-        while !flushed.load(std::sync::atomic::Ordering::Acquire) && conductor.guest.how_it_ended().is_none()
-        {
-            let killed = conductor.lock().killed.and_then(|killed| killed.checked_add(deadline::KILL_ALL));
-            let until = killed.or_else(|| begun.checked_add(deadline::FLUSH));
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return;
-            }
-            // Signals have nobody to go to any more.
-            self.wait(None, until);
-        }
     }
 
     /// Waits, a while, until the connections that want to have heard of the end.

@@ -3,15 +3,16 @@
 //!
 //! ```text
 //!   Creating --create--> Created --start--> Running <--pause/resume--> Paused
-//!       \_______________________\_________________\______________________\----> ending (drain, flush) --> process exit
+//!       \_______________________\_________________\______________________\----> ending (drain) --> process exit
 //! ```
 //! Three kinds of thread meet here. The main thread ([`life`]) brings the container up and down and receives signals.
 //! The conversation's thread only writes down what the agent says ([`Hear`]) and wakes whoever waits for it. Each
 //! control connection has its own ([`commands`], [`exec`]), which may wait for the agent, but never longer than the
 //! deadlines below.
 //!
-//! Killing never needs the guest ([`kill`]): the guest is asked first, because it can still write back what the
-//! container has written, and its machine ends without it if it does not answer at once.
+//! Killing never needs the guest ([`kill`]): the guest is asked first, because its output and its status are wanted, and
+//! its machine ends without it if it does not answer at once. What containers wrote needs no last call: files are
+//! written through, and what a process had mapped and changed is written when its mapping goes, with the process.
 
 mod commands;
 mod exec;
@@ -289,8 +290,6 @@ mod deadline {
     pub const KILLED_OUTPUT: Duration = Duration::from_millis(500);
     /// Output of execs, after the container has ended.
     pub const EXEC_OUTPUT: Duration = Duration::from_secs(10);
-    /// Writing back what the guest caches of its root filesystem.
-    pub const FLUSH: Duration = Duration::from_secs(120);
     /// After the conversation has ended: until the guest says why (a panic takes a moment to print).
     pub const LAST_WORDS: Duration = Duration::from_secs(1);
 }
