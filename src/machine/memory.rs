@@ -15,7 +15,7 @@ use crate::device::Memory;
 use std::io;
 use std::ops::Range;
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 /// What backs the memory.
 #[derive(Debug, Clone, Copy)]
@@ -86,58 +86,26 @@ pub fn expect_use(memory: &Memory, range: &Range<u64>) {
     }
 }
 
-/// Copies `length` bytes of `part`, from `offset` in it, to guest address `at`, where nothing but zeroes has been: pages of
-/// zeroes are left out. Where there is more than those, by the beginning of each large page, it becomes one.
+/// Reads `length` bytes of `part`, from `offset` in it, to guest address `at`, straight from the file's pages into the
+/// guest's. Large pages that they fill by half or more are made before.
 pub fn place(memory: &Memory, at: u64, part: &Part, offset: u64, length: u64) -> Result<(), MemoryError> {
     let outside = || MemoryError::Outside { what: part.name().to_owned(), at, length };
-    if !memory.check_range(GuestAddress(at), usize::try_from(length).map_err(|_| outside())?) {
-        return Err(outside());
-    }
     let end = at.checked_add(length).ok_or_else(outside)?;
-    let mut buffer = vec![0; CHUNK as usize];
-    let mut from = at;
-    while from < end {
-        let to = end.min((from | CHUNK_MASK).saturating_add(1));
-        let size = usize::try_from(to.wrapping_sub(from)).map_err(|_| outside())?;
-        let bytes = buffer.get_mut(..size).ok_or_else(outside)?;
-        let in_part = offset.checked_add(from.wrapping_sub(at)).ok_or_else(outside)?;
-        part.read_exact_at(bytes, in_part)
-            .map_err(|source| MemoryError::Read { what: part.name().to_owned(), source })?;
-        let pages = || Pages { at: from, rest: bytes };
-        let large = from & !LARGE_PAGE_MASK;
-        if (from == at || from == large) && pages().count().saturating_mul(PAGE as usize) > size / 2 {
-            expect_use(memory, &(large..large.saturating_add(LARGE_PAGE as u64)));
+    let place = memory.get_slice(GuestAddress(at), usize::try_from(length).map_err(|_| outside())?);
+    let place = place.map_err(|_| outside())?;
+    let mut large = at & !LARGE_PAGE_MASK;
+    while large < end {
+        let next = large.saturating_add(LARGE_PAGE as u64);
+        if next.min(end).saturating_sub(large.max(at)) >= LARGE_PAGE as u64 / 2 {
+            expect_use(memory, &(large..next));
         }
-        for (at, page) in pages() {
-            memory.write_slice(page, GuestAddress(at)).map_err(|_| outside())?;
-        }
-        from = to;
+        large = next;
     }
-    Ok(())
-}
-
-/// Those pages of some bytes that are not all zero, with their addresses.
-struct Pages<'b> {
-    at: u64,
-    rest: &'b [u8],
-}
-
-impl<'b> Iterator for Pages<'b> {
-    type Item = (u64, &'b [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.rest.is_empty() {
-            let at = self.at;
-            let size = usize::try_from(PAGE.wrapping_sub(at & PAGE_MASK)).unwrap_or(0).min(self.rest.len());
-            let (page, rest) = self.rest.split_at_checked(size)?;
-            self.at = at.saturating_add(size as u64);
-            self.rest = rest;
-            if page != ZEROES.get(..size)? {
-                return Some((at, page));
-            }
-        }
-        None
-    }
+    let guard = place.ptr_guard_mut();
+    // SAFETY: `place` was checked to be so long; the guest does not run yet, and nobody else holds a reference to it.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(guard.as_ptr(), place.len()) };
+    part.read_exact_at(bytes, offset)
+        .map_err(|source| MemoryError::Read { what: part.name().to_owned(), source })
 }
 
 fn advise(at: *mut u8, length: usize, advice: libc::c_int) -> Result<(), MemoryError> {
@@ -202,10 +170,6 @@ pub const PAGE: u64 = 4096;
 /// same time.
 const LARGE_PAGES_FROM: u64 = 1 << 30;
 const PAGE_MASK: u64 = PAGE - 1;
-static ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
-/// So much of a file is read at a time.
-const CHUNK: u64 = 64 << 10;
-const CHUNK_MASK: u64 = CHUNK - 1;
 /// The size of a large page, a host's and a guest's alike.
 const LARGE_PAGE: usize = 2 << 20;
 const LARGE_PAGE_MASK: u64 = LARGE_PAGE as u64 - 1;
@@ -216,6 +180,7 @@ const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_N
 mod tests {
     use super::*;
     use std::io::Write;
+    use vm_memory::Bytes;
 
     fn part(bytes: &[u8]) -> (tempfile::NamedTempFile, Part) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -249,23 +214,6 @@ mod tests {
             expected[at..at + length].copy_from_slice(&bytes[offset..offset + length]);
             assert!(seen == expected, "{at:#x} {offset:#x} {length:#x}");
         }
-    }
-
-    #[test]
-    fn pages_of_zeroes_are_left_out() {
-        let mut bytes = pattern(40 * 4096);
-        bytes[4096..39 * 4096].fill(0);
-        bytes[20 * 4096 + 17] = 1;
-        let (_file, part) = part(&bytes);
-        let memory = map(&[0..0x10_0000], Source::Fresh).unwrap();
-        place(&memory, 0x3000, &part, 0, bytes.len() as u64).unwrap();
-        let mut seen = vec![0; bytes.len()];
-        memory.read_slice(&mut seen, GuestAddress(0x3000)).unwrap();
-        assert!(seen == bytes);
-        let pages = |at| Pages { at, rest: &bytes }.map(|(at, page)| (at, page.len())).collect::<Vec<_>>();
-        assert_eq!(pages(0x3000), [(0x3000, 4096), (0x1_7000, 4096), (0x2_a000, 4096)]);
-        // Pages are those of the guest, not of the file.
-        assert_eq!(pages(0x3800)[0], (0x3800, 0x800));
     }
 
     #[test]
