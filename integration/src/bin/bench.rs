@@ -172,7 +172,8 @@ fn time(command: Command) -> Duration {
     started.elapsed()
 }
 
-/// QEMU's microvm with the same kernel and initial RAM file system, until PID 1 says its first word on the console.
+/// QEMU's microvm with the same kernel, initial RAM file system, memory and vcpu, until PID 1 says its first word on the
+/// console.
 fn qemu_to_first_line(kernel: &str, initrd: &str) -> Duration {
     let started = Instant::now();
     let mut child = Command::new("qemu-system-x86_64")
@@ -183,7 +184,7 @@ fn qemu_to_first_line(kernel: &str, initrd: &str) -> Duration {
             "-cpu",
             "host",
             "-m",
-            "256",
+            "512",
             "-smp",
             "1",
             "-nodefaults",
