@@ -9,19 +9,8 @@ use std::collections::BTreeMap;
 
 /// File systems that the guest's kernel makes from nothing. Whatever needs a device or a path of the host as its source
 /// cannot be mounted inside; a bind mount of a directory where the host has mounted it can.
-const GUEST_FILE_SYSTEMS: [&str; 11] = [
-    "proc",
-    "sysfs",
-    "tmpfs",
-    "ramfs",
-    "devpts",
-    "mqueue",
-    "bpf",
-    "debugfs",
-    "tracefs",
-    "securityfs",
-    "hugetlbfs",
-];
+const GUEST_FILE_SYSTEMS: [&str; 9] =
+    ["proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "bpf", "securityfs", "hugetlbfs"];
 
 /// Decides all mounts. Shares get decimal names from 0, in order.
 pub fn decide(

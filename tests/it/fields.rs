@@ -286,6 +286,11 @@ fn what_cannot_be_is_refused_with_the_name_of_the_field() {
         ),
         (
             "/mounts",
+            mount(json!({"destination": "/d", "type": "debugfs", "source": "debugfs"})),
+            "mounts[0].type: \"debugfs\" cannot be mounted",
+        ),
+        (
+            "/mounts",
             mount(json!({"destination": "/d", "type": "bind", "source": "/srv/d"})),
             "mounts[0].type: ",
         ),

@@ -123,6 +123,32 @@ fn mounts_are_those_of_the_bundle_with_their_options() {
 }
 
 #[test]
+fn each_file_system_of_the_kernel_can_be_mounted() {
+    let kinds = ["ramfs", "mqueue", "bpf", "securityfs", "hugetlbfs", "tmpfs", "proc", "sysfs"];
+    let output =
+        same_as_runc(
+            Image::Busybox,
+            &["sh", "-c", "awk '/ .made-/ {print $2, $3}' /proc/mounts"],
+            |bundle| {
+                let mut mounts = bundle.config["mounts"].as_array().expect("a list").clone();
+                mounts.extend(kinds.map(
+                    |kind| json!({"destination": format!("/made-{kind}"), "type": kind, "source": kind}),
+                ));
+                bundle.set("/mounts", json!(mounts));
+            },
+        );
+    assert_eq!(output.stdout.lines().count(), kinds.len(), "{output:?}");
+}
+
+#[test]
+fn the_score_of_the_oom_killer_is_moved() {
+    let output = same_as_runc(Image::Busybox, &["cat", "/proc/self/oom_score_adj"], |bundle| {
+        bundle.set("/process/oomScoreAdj", json!(-500));
+    });
+    assert_eq!(output.stdout, "-500\n");
+}
+
+#[test]
 fn devices_are_the_default_ones() {
     same_as_runc(
         Image::Busybox,

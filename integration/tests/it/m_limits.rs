@@ -4,7 +4,7 @@ use husk_integration::{
     bundle::{Bundle, Image},
     created::Created,
     runtime::{Runtime, wait},
-    scenario::{run_configured, same_as_runc, size},
+    scenario::{fresh_id, run_configured, same_as_runc, size},
 };
 use serde_json::{Value, json};
 use std::{
@@ -40,6 +40,40 @@ fn vcpus_follow_a_cpu_limit_of_two() {
     bundle.set("/process/terminal", json!(false));
     let output = run_configured(&bundle, "[machine]\nvcpus = 2\n").ok();
     assert_eq!(output.stdout, "2\n0-1\n");
+}
+
+#[test]
+fn what_binds_the_machine_stands_in_its_group_outside() {
+    let group = format!("/{}", fresh_id());
+    let partitions = std::fs::read_to_string("/proc/partitions").expect("there is one");
+    let disk: Vec<u32> = partitions
+        .lines()
+        .find(|line| line.ends_with("da"))
+        .map(|line| line.split_whitespace().filter_map(|word| word.parse().ok()).collect())
+        .expect("a disk");
+    let mut bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
+    bundle.set("/linux/cgroupsPath", json!(group));
+    bundle.set(
+        "/linux/resources",
+        json!({
+            "cpu": {"cpus": "0"},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}],
+            "blockIO": {"throttleReadBpsDevice": [{"major": disk[0], "minor": disk[1], "rate": 1_048_576}]},
+            "unified": {"pids.max": "77", "cpuset.mems": "0"},
+        }),
+    );
+    let container = Created::started(Runtime::Husk, bundle);
+    let outside = |file: &str| {
+        let path = format!("/sys/fs/cgroup{group}/{file}");
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    assert!(outside("cgroup.procs").lines().any(|pid| pid == container.pid().to_string()));
+    assert_eq!((outside("cpuset.cpus"), outside("cpuset.mems")), ("0\n".into(), "0\n".into()));
+    assert!(outside("io.max").starts_with(&format!("{}:{} rbps=1048576 ", disk[0], disk[1])));
+    let inside = container.sh("cd /sys/fs/cgroup; cat hugetlb.2MB.max pids.max; nproc").ok().stdout;
+    assert_eq!(inside, "4194304\n77\n1\n");
+    drop(container);
+    assert!(!std::path::Path::new(&format!("/sys/fs/cgroup{group}")).exists());
 }
 
 #[test]
