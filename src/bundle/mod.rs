@@ -5,6 +5,7 @@
 //! a container. It only looks: nothing is created, mounted or resolved inside the root filesystem. What the spec's
 //! fields mean is decided in [`crate::config`].
 
+mod objects;
 pub mod spec;
 
 use crate::error::{ErrorKind, Kind, plain};
