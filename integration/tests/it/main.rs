@@ -19,3 +19,6 @@ mod n_options;
 mod o_network;
 mod p_files;
 mod q_mounts;
+mod r_work;
+mod s_large;
+mod t_cpython;
