@@ -6,7 +6,7 @@
 //! A KERNEL or INITRD of `-` is the one in this program's own file. ROOT is a directory that the guest finds as `0` on the virtio-fs device `root`. With it, the machine is in its jail,
 //! and the guest is paused and resumed a few times after its first words.
 
-use husk::machine::order::{Export, ExportDevice, MachineConfig};
+use husk::machine::order::{AccessTimes, Export, ExportDevice, MachineConfig};
 use husk::machine::timeline::{Step, Timeline};
 use husk::machine::{Ended, Jail, Machine, Parts, Running};
 use std::error::Error;
@@ -57,6 +57,8 @@ fn run() -> Result<Ended, Box<dyn Error>> {
             source: root.clone().into(),
             read_only: false,
             recursive: false,
+            access_times: AccessTimes::default(),
+            all_access_times: AccessTimes::default(),
         };
         jail.attach_all(&[export], &machine.root_exports(), &machine.share_exports())?;
         machine.timeline().step("root attached");

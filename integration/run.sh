@@ -10,13 +10,13 @@ tests=$(cargo test --release -p husk-integration --test it --locked --no-run --m
 for line in sys.stdin:
     message = json.loads(line)
     if message.get("executable") and message["target"]["name"] == "it": print(message["executable"])')
-images busybox debian
+images busybox debian work
 status=0
 inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" -- --test-threads=1 "$@" || status=$?
 # 125: not a test but the emulated machine itself has failed. That is no verdict on husk: once more, on a new one.
 if [ "$status" = 125 ]; then
     echo "the emulated machine died: running the tests once more" >&2
-    images busybox debian
+    images busybox debian work
     status=0
     inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" -- --test-threads=1 "$@" || status=$?
 fi

@@ -1,12 +1,13 @@
 #!/bin/bash
-# make.sh busybox|debian [DIR]: a root filesystem for tests. Prints the path of a tar archive; with DIR, unpacks it there
+# make.sh busybox|debian|work [DIR]: a root filesystem for tests. Prints the path of a tar archive; with DIR, unpacks it there
 # as well (DIR must not exist; as root, so that owners and device nodes are right). Beside the archive stands the same
 # as an ext4 image, rootfs.img: unpacking Debian takes most of a minute in the emulated machine, `machine up --disk` none.
 #
 #   busybox  Debian's static busybox, a few users and groups, empty directories: starts in no time
 #   debian   Debian trixie with apt, dpkg, perl, gcc, make, attr, acl, procps: real programs
+#   work     Debian trixie with git, fio, stress-ng, Python and its test modules, and in /srv/mirror a package mirror
 #
-# Owners in the archives are numbers. Made once per (kind, this script) and kept in ${XDG_CACHE_HOME:-~/.cache}/husk/rootfs;
+# Owners in the archives are numbers. Made once per (suite, function that makes it) and kept in ${XDG_CACHE_HOME:-~/.cache}/husk/rootfs;
 # the same path is good inside the emulated machine. Takes root (or sudo) for mmdebstrap.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,11 +16,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 suite=${SUITE:-trixie}
 kind=${1:-}
 case $kind in
-busybox | debian) ;;
-*) say "usage: make.sh busybox|debian [DIR]"; exit 2 ;;
+busybox | debian | work) ;;
+*) say "usage: make.sh busybox|debian|work [DIR]"; exit 2 ;;
 esac
-key=$(cat "$here/make.sh" - <<<"$suite" | sha256sum | cut -c1-16)
-dir=$HUSK_CACHE/rootfs/$kind-$key
 
 make_busybox() {
     local mirror applet
@@ -75,6 +74,35 @@ make_debian() {
     as_root chown "$(id -u):$(id -g)" rootfs.tar && make_image 8G
 }
 
+# What real work takes. stress-ng is linked with libraries of displays, which load others when they are used, and here they
+# are not: those, 200 MB of compilers, stay out.
+make_work() {
+    local mirror
+    mirror=$(debian_mirror) || return
+    say "$suite with tools from $mirror"
+    as_root mmdebstrap --quiet --variant=apt --include='git,fio,stress-ng,python3,?name(^libpython3\.[0-9]+-testsuite$)' \
+        --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/lib/*/libLLVM*' \
+        --dpkgopt='path-exclude=/usr/lib/*/libgallium*' --dpkgopt='path-exclude=/usr/lib/*/libz3*' \
+        --customize-hook="$(declare -f make_mirror); make_mirror \"\$1\" bc sgml-base xml-core" \
+        "$suite" rootfs.tar "$mirror" || return
+    as_root chown "$(id -u):$(id -g)" rootfs.tar && make_image 8G
+}
+
+# A mirror of the packages $2... in $1/srv/mirror, made while apt's lists are there. Runs inside mmdebstrap.
+make_mirror() (
+    set -e
+    mkdir -p "$1/srv/mirror"
+    cd "$1/srv/mirror"
+    root=$1
+    shift
+    chroot "$root" sh -c 'cd /srv/mirror && apt-get -qq -o APT::Sandbox::User=root download "$@"' - "$@"
+    for package in *.deb; do
+        dpkg-deb --field "$package"
+        printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$package" "$(stat -c %s "$package")" "$(sha256sum "$package" | cut -d' ' -f1)"
+    done >Packages
+)
+
 # rootfs.img of the size $1 (sparse) from rootfs.tar; no journal, because it is written through throw-away layers only.
 make_image() {
     as_root mkdir image && as_root tar -C image -x -p --numeric-owner --xattrs --xattrs-include='*' -f rootfs.tar &&
@@ -82,6 +110,8 @@ make_image() {
         as_root rm -rf image
 }
 
+key=$({ declare -f "make_$kind" make_mirror make_image; echo "$suite"; } | sha256sum | cut -c1-16)
+dir=$HUSK_CACHE/rootfs/$kind-$key
 cached "$dir" "make_$kind"
 if [ -n "${2:-}" ]; then
     mkdir "$2"

@@ -17,13 +17,17 @@ pub enum Image {
     Busybox,
     /// apt, dpkg, perl, gcc.
     Debian,
+    /// apt, git, fio, stress-ng, Python and its tests; a package mirror in /srv/mirror.
+    Work,
 }
 
 impl Image {
-    fn directory(self) -> PathBuf {
+    /// Where it is unpacked: to be read only.
+    pub fn directory(self) -> PathBuf {
         let name = match self {
             Image::Busybox => "HUSK_BUSYBOX",
             Image::Debian => "HUSK_DEBIAN",
+            Image::Work => "HUSK_WORK",
         };
         PathBuf::from(std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run `make test`")))
     }

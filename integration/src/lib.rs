@@ -8,6 +8,7 @@
 //! | `HUSK` | the `husk` under test |
 //! | `HUSK_BUSYBOX` | a busybox root filesystem, unpacked |
 //! | `HUSK_DEBIAN` | a Debian root filesystem, unpacked |
+//! | `HUSK_WORK` | another, with what real work takes |
 //!
 //! A test makes a [`bundle::Bundle`], lets a [`runtime::Runtime`] (husk, or runc as the oracle) do something with it, and ends with
 //! the [`census::Census`] equal to what it was before: no process, mount, link, cgroup or state file is left.
@@ -16,6 +17,7 @@ pub mod bundle;
 pub mod census;
 pub mod created;
 pub mod network;
+pub mod outside;
 pub mod pty;
 pub mod running;
 pub mod runtime;

@@ -26,6 +26,11 @@ pub fn size<T: std::fmt::Debug>(full: T, emulated: T) -> T {
     }
 }
 
+/// Whether a test may be run that takes minutes in the emulated machine; says so if not.
+pub fn whole() -> bool {
+    size(true, false)
+}
+
 /// Runs `args` in a fresh bundle of `image` that `change` may alter, in the foreground, and checks that nothing is left.
 #[track_caller]
 pub fn run(runtime: Runtime, image: Image, args: &[&str], change: impl Fn(&mut Bundle)) -> Output {

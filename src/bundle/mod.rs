@@ -5,10 +5,11 @@
 //! a container. It only looks: nothing is created, mounted or resolved inside the root filesystem. What the spec's
 //! fields mean is decided in [`crate::config`].
 
+mod objects;
 pub mod spec;
 
 use crate::error::{ErrorKind, Kind, plain};
-use crate::host::file;
+use crate::host::{file, mount};
 use oci_spec::runtime::{Mount, Spec};
 use std::collections::BTreeMap;
 use std::io;
@@ -37,6 +38,8 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether it is a directory; else a file, socket, FIFO or device.
     pub directory: bool,
+    /// The flags of the mount that it is on, `MS_*`.
+    pub flags: u64,
 }
 
 /// Why a bundle cannot be used.
@@ -146,12 +149,11 @@ fn sources(directory: &Path, mounts: &[Mount]) -> Result<BTreeMap<usize, Source>
     let mut found = BTreeMap::new();
     for (index, mount) in mounts.iter().enumerate().filter(|(_, mount)| is_bind(mount)) {
         let path = directory.join(mount.source().as_deref().unwrap_or(Path::new("")));
-        let metadata = path.metadata().map_err(|error| BundleError::Source {
-            index,
-            path: path.clone(),
-            reason: plain(&error),
-        })?;
-        found.insert(index, Source { path, directory: metadata.is_dir() });
+        let failed =
+            |error: io::Error| BundleError::Source { index, path: path.clone(), reason: plain(&error) };
+        let directory = path.metadata().map_err(failed)?.is_dir();
+        let flags = mount::flags(&path).map_err(failed)?;
+        found.insert(index, Source { path, directory, flags });
     }
     Ok(found)
 }

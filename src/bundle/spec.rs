@@ -3,6 +3,7 @@
 //! Errors name the field. Properties that the spec does not know are ignored, because the spec demands it; properties
 //! that it does know and that our types lack are refused, because what is asked for is never dropped in silence.
 
+use super::objects::Objects;
 use crate::error::{ErrorKind, Kind};
 use oci_spec::runtime::{Process, Spec};
 
@@ -62,16 +63,9 @@ pub fn parse_process(bytes: &[u8]) -> Result<Process, SpecError> {
 
 /// Reads anything of the spec, with the paths of the properties that were ignored.
 pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>), SpecError> {
-    // Our types could be read from a list too, one field after the other. No specification is a list.
-    if bytes.trim_ascii_start().first() == Some(&b'[') {
-        return Err(SpecError::Field {
-            field: TOP.into(),
-            reason: "invalid type: list, expected an object".into(),
-        });
-    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let tracked = serde_path_to_error::Deserializer::new(Objects(&mut json), &mut track);
     let mut ignored = Vec::new();
     let parsed = serde_ignored::deserialize(tracked, |path| ignored.push(path.to_string()));
     let parsed = parsed.and_then(|value| json.end().map(|()| value));

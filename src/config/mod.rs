@@ -23,7 +23,7 @@ pub mod sysctl;
 pub use error::ConfigError;
 
 use crate::bundle::Bundle;
-use crate::machine::order::{Export, ExportDevice, MachineConfig, NetworkNamespace};
+use crate::machine::order::{AccessTimes, Export, ExportDevice, MachineConfig, NetworkNamespace};
 use error::{c_string, invalid, unsupported};
 use husk_protocol::{Container, ContainerKey, Namespaces, ProcessKey, Resources, Root, TerminalSize};
 use machine::Facts;
@@ -175,6 +175,8 @@ fn exports(bundle: &Bundle, shares: Vec<Export>) -> Vec<Export> {
         source: bundle.rootfs.clone(),
         read_only: false,
         recursive: true,
+        access_times: AccessTimes::default(),
+        all_access_times: AccessTimes::default(),
     };
     std::iter::once(root).chain(shares).collect()
 }

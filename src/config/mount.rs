@@ -21,11 +21,12 @@ pub fn decide(
     let mut exports = Vec::new();
     for (index, mount) in given.iter().enumerate() {
         let field = format!("mounts[{index}]");
-        let options = Options::parse(mount.options().as_deref().unwrap_or(&[]));
+        let mut options = Options::parse(mount.options().as_deref().unwrap_or(&[]));
         check(&field, mount, &options)?;
         let source = match sources.get(&index) {
             Some(source) if options.bind => {
                 let export = share(exports.len(), source, &options);
+                options.inherit(source.flags);
                 let name = export.name.clone();
                 exports.push(export);
                 MountSource::Share { name, directory: source.directory, recursive: options.recursive }
@@ -52,6 +53,8 @@ fn share(number: usize, source: &Source, options: &Options) -> Export {
         source: source.path.clone(),
         read_only: options.read_only(),
         recursive: options.recursive,
+        access_times: options.access_times(),
+        all_access_times: options.all_access_times(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Mount options: the words that runc knows, and what each means.
 
+use crate::machine::order::AccessTimes;
 use husk_protocol::MountAttributes;
 
 /// What a list of options amounts to.
@@ -35,8 +36,50 @@ impl Options {
 
     /// Whether nothing may be changed through the mount.
     pub fn read_only(&self) -> bool {
-        self.attributes.set & libc::MS_RDONLY != 0
-            || self.attributes.recursive_set & libc::MOUNT_ATTR_RDONLY != 0
+        let MountAttributes { set, recursive_set, recursive_clear, .. } = self.attributes;
+        // The recursive ones are applied last.
+        recursive_set & libc::MOUNT_ATTR_RDONLY != 0
+            || set & libc::MS_RDONLY != 0 && recursive_clear & libc::MOUNT_ATTR_RDONLY == 0
+    }
+
+    /// A bind mount has the flags (`MS_*`) of the mount that it shows, unless it asks for any itself, as with runc. How
+    /// that keeps access times stays unless it asks for another way.
+    pub fn inherit(&mut self, flags: u64) {
+        let MountAttributes { set, clear, .. } = self.attributes;
+        let flags = flags & !clear;
+        if set == 0 {
+            self.attributes.set = flags;
+        } else if (set | clear) & ACCESS_TIMES == 0 {
+            self.attributes.set |= flags & ACCESS_TIMES;
+        }
+    }
+
+    /// What the mount's own options say of access times.
+    pub fn access_times(&self) -> AccessTimes {
+        let MountAttributes { set, clear, .. } = self.attributes;
+        let mut change = AccessTimes::default();
+        if (set | clear) & (libc::MS_NOATIME | libc::MS_RELATIME | libc::MS_STRICTATIME) != 0 {
+            change.clear = libc::MOUNT_ATTR__ATIME;
+            change.set = match set {
+                _ if set & libc::MS_NOATIME != 0 => libc::MOUNT_ATTR_NOATIME,
+                _ if set & libc::MS_STRICTATIME != 0 => libc::MOUNT_ATTR_STRICTATIME,
+                _ => libc::MOUNT_ATTR_RELATIME,
+            };
+        }
+        if set & libc::MS_NODIRATIME != 0 {
+            change.set |= libc::MOUNT_ATTR_NODIRATIME;
+        } else if clear & libc::MS_NODIRATIME != 0 {
+            change.clear |= libc::MOUNT_ATTR_NODIRATIME;
+        }
+        change
+    }
+
+    /// What the recursive options say of access times.
+    pub fn all_access_times(&self) -> AccessTimes {
+        let mask = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
+        let (set, clear) = (self.attributes.recursive_set & mask, self.attributes.recursive_clear & mask);
+        let changed = if (set | clear) & libc::MOUNT_ATTR__ATIME != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
+        AccessTimes { set, clear: clear | changed }
     }
 
     fn take(&mut self, option: &str) {
@@ -64,7 +107,9 @@ impl Options {
 
     fn take_recursive(&mut self, clear: bool, flag: u64) {
         let attributes = &mut self.attributes;
-        change(clear, flag, &mut attributes.recursive_set, &mut attributes.recursive_clear);
+        // Of two that contradict each other the one that sets wins, as with runc.
+        let bits = if clear { &mut attributes.recursive_clear } else { &mut attributes.recursive_set };
+        *bits |= flag;
         // mount_setattr(2): the access time is one setting of several bits, all of which must be cleared to change it.
         if flag & libc::MOUNT_ATTR__ATIME == flag {
             attributes.recursive_clear |= libc::MOUNT_ATTR__ATIME;
@@ -128,6 +173,9 @@ const FLAGS: [(&str, bool, u64); 29] = [
     ("symfollow", true, MS_NOSYMFOLLOW),
 ];
 
+/// The flags that say how access times are kept.
+const ACCESS_TIMES: u64 = libc::MS_NOATIME | libc::MS_NODIRATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
+
 const MS_LAZYTIME: u64 = 1 << 25;
 const MS_NOSYMFOLLOW: u64 = 1 << 8;
 
@@ -178,6 +226,39 @@ mod tests {
         assert_eq!(options.attributes.set, libc::MS_NOSUID | libc::MS_NOEXEC);
         assert_eq!(options.attributes.clear, libc::MS_RDONLY);
         assert!(!options.read_only());
+    }
+
+    #[test]
+    fn a_source_gives_its_flags_to_a_mount_that_asks_for_none() {
+        let mut options = parse(&["rbind", "exec", "rprivate"]);
+        options.inherit(libc::MS_NOEXEC | libc::MS_NODEV);
+        assert_eq!(options.attributes.set, libc::MS_NODEV);
+        let mut options = parse(&["rbind", "ro"]);
+        options.inherit(libc::MS_NOEXEC | libc::MS_NODEV | libc::MS_NOATIME);
+        assert_eq!(options.attributes.set, libc::MS_RDONLY | libc::MS_NOATIME);
+    }
+
+    #[test]
+    fn access_times_are_changed_on_the_host_as_asked() {
+        let times = |words: &[&str]| {
+            let options = parse(words);
+            let (top, all) = (options.access_times(), options.all_access_times());
+            ((top.set, top.clear), (all.set, all.clear))
+        };
+        assert_eq!(times(&["rbind", "ro", "rro"]), ((0, 0), (0, 0)));
+        assert_eq!(times(&["noatime"]), ((libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR__ATIME), (0, 0)));
+        assert_eq!(
+            times(&["relatime", "nodiratime"]),
+            ((libc::MOUNT_ATTR_NODIRATIME, libc::MOUNT_ATTR__ATIME), (0, 0))
+        );
+        assert_eq!(
+            times(&["rstrictatime"]),
+            ((0, 0), (libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME))
+        );
+        assert_eq!(
+            times(&["rrelatime", "rdiratime"]),
+            ((0, 0), (0, libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME))
+        );
     }
 
     #[test]

@@ -70,7 +70,15 @@ pub fn set_attributes(tree: impl AsFd, depth: Depth, attributes: Attributes) -> 
         set |= libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     }
     let propagation = if attributes.private { libc::MS_PRIVATE } else { 0 };
-    let change = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    change(tree, depth, libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 })
+}
+
+/// Changes how access times are kept: `MOUNT_ATTR_*`, what is cleared first.
+pub fn set_access_times(tree: impl AsFd, depth: Depth, set: u64, clear: u64) -> io::Result<()> {
+    change(tree, depth, libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 })
+}
+
+fn change(tree: impl AsFd, depth: Depth, change: libc::mount_attr) -> io::Result<()> {
     let recursive = if depth == Depth::All { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the descriptor is open, the path is a NUL-terminated constant, and the structure is initialised, of the
     // size that is given, and only read.
@@ -86,6 +94,31 @@ pub fn set_attributes(tree: impl AsFd, depth: Depth, attributes: Attributes) -> 
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// The flags of the mount that `path` is on, as `MS_*` of mount(2). Symbolic links are followed.
+pub fn flags(path: &Path) -> io::Result<u64> {
+    let seen = rustix::fs::statvfs(path)?.f_flag.bits();
+    let given = FLAGS.iter().filter(|(flag, _)| seen & flag != 0).fold(0, |all, (_, flag)| all | flag);
+    // The one that is told by none of the others.
+    let strict = given & (libc::MS_NOATIME | libc::MS_RELATIME) == 0;
+    Ok(given | if strict { libc::MS_STRICTATIME } else { 0 })
+}
+
+/// What statfs(2) calls a flag, and what mount(2) does.
+const FLAGS: [(u64, u64); 8] = [
+    (libc::ST_RDONLY, libc::MS_RDONLY),
+    (libc::ST_NOSUID, libc::MS_NOSUID),
+    (libc::ST_NODEV, libc::MS_NODEV),
+    (libc::ST_NOEXEC, libc::MS_NOEXEC),
+    (libc::ST_NOATIME, libc::MS_NOATIME),
+    (libc::ST_NODIRATIME, libc::MS_NODIRATIME),
+    (libc::ST_RELATIME, libc::MS_RELATIME),
+    (ST_NOSYMFOLLOW, MS_NOSYMFOLLOW),
+];
+
+/// linux/statfs.h and linux/mount.h; libc lacks them.
+const ST_NOSYMFOLLOW: u64 = 0x2000;
+const MS_NOSYMFOLLOW: u64 = 0x100;
 
 /// Lets mounts that are made elsewhere below the root show up here, and none of ours there.
 pub fn follow_only() -> io::Result<()> {

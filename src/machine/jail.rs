@@ -18,7 +18,7 @@
 //!
 //! Not here yet: system-call filters, Landlock, pid and other namespaces, a user namespace for callers without root.
 
-use super::order::{Export, ExportDevice};
+use super::order::{AccessTimes, Export, ExportDevice};
 use crate::device::fs::{Exports, FsError};
 use crate::error::{ErrorKind, Kind};
 use crate::host::mount::{Attributes, Depth};
@@ -89,6 +89,11 @@ impl Jail {
         let attributes =
             Attributes { read_only: export.read_only, inert: true, private: depth == Depth::Top };
         mount::set_attributes(&tree, depth, attributes).map_err(failed)?;
+        for (times, depth) in [(export.access_times, Depth::Top), (export.all_access_times, Depth::All)] {
+            if times != AccessTimes::default() {
+                mount::set_access_times(&tree, depth, times.set, times.clear).map_err(failed)?;
+            }
+        }
         let directory = File::from(tree.try_clone().map_err(failed)?).metadata().map_err(failed)?.is_dir();
         let device = match export.device {
             ExportDevice::Root => "root",
@@ -223,6 +228,8 @@ mod tests {
             source: source.to_owned(),
             read_only,
             recursive: true,
+            access_times: AccessTimes::default(),
+            all_access_times: AccessTimes::default(),
         }
     }
 

@@ -89,6 +89,19 @@ pub struct Export {
     pub read_only: bool,
     /// Whether mounts below the source are shared too.
     pub recursive: bool,
+    /// How its access times are kept: they are the host's to write.
+    pub access_times: AccessTimes,
+    /// And those of everything below it.
+    pub all_access_times: AccessTimes,
+}
+
+/// A change of how access times are kept: `MOUNT_ATTR_*` of mount_setattr(2). Nothing to do keeps the source's way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessTimes {
+    /// To set.
+    pub set: u64,
+    /// To clear first.
+    pub clear: u64,
 }
 
 /// The two file servers of a machine.

@@ -103,7 +103,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// A value of each type. (A list that held the right values in the right order would be read as an object's fields.)
+/// A value of each type.
 fn of_each_type() -> [Value; 5] {
     [json!(true), json!(-7.5), json!("\u{1}nonsense"), json!([7.5]), json!({"x": {"y": []}})]
 }
@@ -142,6 +142,28 @@ fn a_value_of_a_wrong_type_is_an_error_that_names_its_field() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), pointers.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_list_where_an_object_is_due_is_an_error_that_names_it() {
+    let config = every_field();
+    let mut pointers = Vec::new();
+    places(&config, "", &mut pointers);
+    let objects: Vec<&String> =
+        pointers.iter().filter(|pointer| config.pointer(pointer).unwrap().is_object()).collect();
+    assert!(objects.len() > 40, "{}", objects.len());
+    let mut wrong = Vec::new();
+    for pointer in objects {
+        let fields = config.pointer(pointer).unwrap().as_object().unwrap();
+        // The second could be read as its fields, one after the other.
+        for list in [json!([]), fields.values().cloned().collect(), json!([[]]), json!([null])] {
+            match spoilt(&config, pointer, &list) {
+                Err(error) if error.contains(&named(pointer)) => {}
+                other => wrong.push(format!("{pointer} = {list}: {other:?}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Where any number that its type holds is fine: what the kernel makes of it is the kernel's to say.

@@ -20,7 +20,7 @@ pub fn decide_with(config: &Value, operator: &Operator) -> Result<Decision, Stri
     };
     let source = |mount: &oci_spec::runtime::Mount| {
         let path = mount.source().clone().unwrap_or_default();
-        Source { directory: !path.ends_with("file"), path }
+        Source { directory: !path.ends_with("file"), path, flags: 0 }
     };
     let sources: BTreeMap<usize, Source> = mounts
         .iter()

@@ -18,3 +18,7 @@ mod m_limits;
 mod n_options;
 mod o_network;
 mod p_files;
+mod q_mounts;
+mod r_work;
+mod s_large;
+mod t_cpython;

@@ -2,6 +2,7 @@
 
 use husk_integration::{
     bundle::{Bundle, Image},
+    outside::Outside,
     running::{Running, kill},
     runtime::Runtime,
     scenario::{fresh_id, run, same_as_runc, size},
@@ -10,32 +11,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
-
-/// A directory of the host to be shared; removed on drop.
-struct Outside(PathBuf);
-
-impl Outside {
-    fn new(name: &str) -> Outside {
-        let path = PathBuf::from(format!("/var/tmp/husk-it/{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Outside(path)
-    }
-
-    fn bound(&self, bundle: &mut Bundle, to: &str, options: &[&str]) {
-        let mount = json!({"destination": to, "type": "bind", "source": self.0, "options": options});
-        bundle.config["mounts"].as_array_mut().expect("an array").push(mount);
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// What Docker leaves to a container, and more.
 fn capable(bundle: &mut Bundle, more: &[&str]) {
