@@ -27,6 +27,7 @@ mod reach;
 mod reply;
 mod restore;
 mod save;
+mod whiteouts;
 mod xattrs;
 
 pub use self::locks::{Wait, Waiting};

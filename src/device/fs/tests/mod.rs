@@ -11,6 +11,7 @@ mod queue;
 mod random;
 mod state;
 mod tree;
+mod whiteouts;
 
 /// Says why a test is not run; never in silence.
 pub fn skip(why: &str) {
