@@ -46,6 +46,22 @@ pub trait Device: Send {
     /// An error means that the driver broke the protocol beyond repair (or the host failed): the transport then shows
     /// DEVICE_NEEDS_RESET. It never ends the machine.
     fn run(&mut self, session: &mut Session) -> Result<(), DeviceError>;
+
+    /// The driver has reset the device after a session: nothing of that is to be remembered. Called on the device's own
+    /// thread, as all that follows.
+    fn reset(&mut self) {}
+
+    /// What the device remembers between two sessions besides its queues, as bytes that know their version. Called while it is
+    /// suspended. Nothing, for most.
+    fn save(&mut self) -> Result<Vec<u8>, DeviceError> {
+        Ok(Vec::new())
+    }
+
+    /// Takes over what [`Device::save`] gave, perhaps in another process: the bytes are hostile. The next session is a
+    /// resumed one.
+    fn restore(&mut self, saved: &[u8]) -> Result<(), DeviceError> {
+        if saved.is_empty() { Ok(()) } else { Err(DeviceError::NothingToRestore) }
+    }
 }
 
 /// What a device is, as its driver may ask.
@@ -190,6 +206,15 @@ pub enum DeviceError {
     /// The guest's memory could not be reached where the driver said.
     #[error("guest memory cannot be reached where the driver says")]
     Memory(#[from] vm_memory::GuestMemoryError),
+    /// A session was to go on of which nothing is known.
+    #[error("nothing was saved from which the device could go on")]
+    NothingSaved,
+    /// A device that remembers nothing was given something.
+    #[error("the device has no state that could be restored")]
+    NothingToRestore,
+    /// What the device remembers could not be saved or restored.
+    #[error("the device's state cannot be saved or restored")]
+    State(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The host failed us.
     #[error("the host failed a device: {what}")]
     Host {

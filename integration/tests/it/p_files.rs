@@ -45,7 +45,7 @@ fn a_program_finds_its_files_as_under_runc() {
     assert_eq!(output.stdout.matches("many: 0 twice, 0 missing").count(), 2, "{output:?}");
 }
 
-/// On a volume, as Docker in Docker has it: the root is an overlay itself here, and those take no whiteouts.
+/// On a volume, as Docker in Docker has it.
 #[test]
 fn an_overlay_has_its_upper_directory_on_a_volume() {
     let outside = Outside::new("overlay");
@@ -63,6 +63,42 @@ fn an_overlay_has_its_upper_directory_on_a_volume() {
         output.stdout,
         "y\nbelow\nabove\nd gone below\nabove\nmerged/d:\ng\nsoft\n\nmerged/gone:\ny\n5\n0:0:character special file\n"
     );
+}
+
+/// As Docker inside a container has it. The root filesystem is an overlay outside, on which no overlay can have its upper
+/// directory; runc, for comparison, gets a plain filesystem.
+#[test]
+fn an_overlay_has_its_upper_directory_on_the_root_filesystem() {
+    let outside = Outside::new("over");
+    let script = r#"mkdir -p /over; cd /over
+for how in index=off,redirect_dir=off redirect_dir=on,metacopy=on; do
+  rm -rf lower upper work merged; mkdir -p lower/etc/conf.d lower/usr/lib/deep lower/usr/share upper work merged
+  for f in etc/passwd etc/conf.d/a etc/conf.d/b usr/lib/one usr/lib/deep/two usr/share/s; do echo "lower $f" > lower/$f; done
+  ln -s one lower/usr/lib/soft
+  o() { mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work,$how merged; }
+  show() { cd $1; find . | sort | while read f; do stat -c '%n %F %t:%T %a %h' $f; [ ! -f $f ] || cat $f; done; cd ..; }
+  o; cd merged
+  rm etc/passwd; rm -r etc/conf.d; mkdir etc/conf.d; echo new > etc/conf.d/c
+  mv usr/lib/one usr/lib/uno; mv usr/lib/deep/two usr/share/s; mv usr/share/s usr/lib/one
+  echo again > etc/passwd; rm etc/passwd
+  mv usr/lib usr/bib; chmod 600 usr/bib/uno; chown -h 5:6 usr/bib/soft; ln usr/bib/uno usr/hard
+  mv usr/share usr/bib/share; cd ..
+  echo "$how: merged"; show merged; umount merged
+  echo "$how: upper"; show upper
+  o; echo "$how: again"; show merged; umount merged
+  mkdir -p next/upper next/work next/merged
+  mount -t overlay overlay -o lowerdir=upper:lower,upperdir=next/upper,workdir=next/work,$how next/merged
+  echo "$how: next"; cd next; show merged; cd ..; umount next/merged; rm -rf next
+done"#;
+    let expected = run(Runtime::Runc, Image::Busybox, &["sh", "-ec", script], |bundle| {
+        outside.bound(bundle, "/over", &["rbind"]);
+        capable(bundle, &["SYS_ADMIN"]);
+    });
+    let found =
+        run(Runtime::Husk, Image::Busybox, &["sh", "-ec", script], |bundle| capable(bundle, &["SYS_ADMIN"]));
+    let expected = expected.ok().stdout;
+    assert!(expected.contains("./etc/passwd character special file 0:0 0"), "{expected}");
+    assert_eq!(found.ok().stdout, expected);
 }
 
 #[test]

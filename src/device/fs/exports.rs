@@ -7,7 +7,7 @@
 use super::name::Name;
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +45,16 @@ impl Export {
     /// The source, or `ESTALE`.
     pub fn source(&self) -> Result<Arc<OwnedFd>, Errno> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Errno::STALE)
+    }
+
+    fn gone(id: u32) -> Export {
+        Export { id, read_only: true, source: Mutex::default(), removed: AtomicBool::new(true) }
+    }
+
+    fn with_number(&self, id: u32) -> Arc<Export> {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let removed = AtomicBool::new(self.is_removed());
+        Arc::new(Export { id, read_only: self.read_only, source: Mutex::new(source), removed })
     }
 
     /// Whether the guest has lost it.
@@ -128,6 +138,36 @@ impl Exports {
             list.by_name.iter().filter(|(_, export)| u64::from(export.id) > after).collect();
         found.sort_by_key(|(_, export)| export.id);
         found.into_iter().map(|(name, export)| (name.clone(), export.clone())).collect()
+    }
+
+    /// All, by number, with the highest number that there ever was.
+    pub(super) fn all(&self) -> (Vec<(CString, Arc<Export>)>, u32) {
+        (self.after(0), self.lock().next_id)
+    }
+
+    /// Gives exports the numbers that they had in another process, by name; those that were not there get others, above
+    /// `last`. What is returned are the exports by these numbers, the ones that are not here any more as well.
+    pub(super) fn renumber(
+        &self,
+        before: impl IntoIterator<Item = (u32, Option<CString>)>,
+        last: u32,
+    ) -> HashMap<u32, Arc<Export>> {
+        let mut list = self.lock();
+        let (mut here, mut by_number) = (std::mem::take(&mut list.by_name), HashMap::new());
+        for (id, name) in before {
+            let export = match name.and_then(|name| here.remove_entry(&name)) {
+                Some((name, export)) => list.by_name.entry(name).or_insert(export.with_number(id)).clone(),
+                None => Arc::new(Export::gone(id)),
+            };
+            by_number.insert(id, export);
+        }
+        list.next_id = last;
+        for (name, export) in here {
+            list.next_id = list.next_id.saturating_add(1);
+            let export = export.with_number(list.next_id);
+            list.by_name.insert(name, export);
+        }
+        by_number
     }
 
     /// Readable when exports were removed.

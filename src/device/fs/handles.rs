@@ -12,9 +12,9 @@ use std::collections::HashMap;
 pub type Fh = u64;
 
 /// The most files that a guest may have open at a time: Linux's own limit for a whole machine of modest size.
-const MAX_FILES: usize = 1 << 18;
+pub const MAX_FILES: usize = 1 << 18;
 /// The most directories; each has a buffer.
-const MAX_STREAMS: usize = 8192;
+pub const MAX_STREAMS: usize = 8192;
 
 /// Something open.
 #[derive(Debug)]
@@ -64,6 +64,19 @@ impl Handles {
         self.next = self.next.checked_add(1).ok_or(Errno::NFILE)?;
         self.by_number.insert(self.next, handle);
         Ok(self.next)
+    }
+
+    /// All, and the highest number that there ever was.
+    pub fn all(&self) -> (impl Iterator<Item = (Fh, &Handle)>, Fh) {
+        (self.by_number.iter().map(|(number, handle)| (*number, handle)), self.next)
+    }
+
+    /// The table with these in it, whose numbers and count the caller has checked.
+    pub fn restored(all: impl IntoIterator<Item = (Fh, Handle)>, last: Fh) -> Handles {
+        let by_number: HashMap<Fh, Handle> = all.into_iter().collect();
+        let is_stream = |handle: &&Handle| matches!(handle.kind, HandleKind::Directory(_));
+        let streams = by_number.values().filter(is_stream).count();
+        Handles { by_number, next: last, streams }
     }
 
     /// The handle of an inode under that number, or `EBADF`.

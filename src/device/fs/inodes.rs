@@ -24,7 +24,7 @@ pub type NodeId = u64;
 
 /// The most inodes that a guest may know at a time: a bound for its memory in ours, far above what a guest's own
 /// memory holds.
-const MAX_INODES: usize = 8 << 20;
+pub const MAX_INODES: usize = 8 << 20;
 
 /// How deep a directory may lie below its export, in components.
 pub const MAX_DEPTH: usize = 4096;
@@ -82,6 +82,28 @@ pub struct Inode {
     children: u32,
 }
 
+impl Inode {
+    /// One that is nowhere yet.
+    fn new(sighting: &Sighting<'_>, lookups: u64) -> Inode {
+        Inode {
+            identity: sighting.identity,
+            export: sighting.export.clone(),
+            place: Place::Nowhere,
+            salted: sighting.salted,
+            submount: sighting.submount,
+            readers: 0,
+            writers: 0,
+            lookups,
+            children: 0,
+        }
+    }
+
+    /// How often the guest knows of it.
+    pub fn lookups(&self) -> u64 {
+        self.lookups
+    }
+}
+
 /// What [`Inodes::remember`] needs to know.
 pub struct Sighting<'a> {
     /// Through which export.
@@ -132,6 +154,39 @@ impl Inodes {
         Inodes { by_id: HashMap::new(), by_key: HashMap::new(), next: super::wire::ROOT, gone: Vec::new() }
     }
 
+    /// All, by number, and the highest number that there ever was.
+    pub fn all(&self) -> (Vec<NodeId>, NodeId) {
+        let mut all: Vec<NodeId> = self.by_id.keys().copied().collect();
+        all.sort_unstable();
+        (all, self.next)
+    }
+
+    /// A table that gives out numbers above `last`.
+    pub fn restored(last: NodeId) -> Inodes {
+        Inodes { next: last, ..Inodes::new() }
+    }
+
+    /// Puts an inode back under its number, which the caller has checked. One that is nowhere can be found again if
+    /// there is something to know it by.
+    pub fn put_back(&mut self, id: NodeId, sighting: Sighting<'_>, lookups: u64) -> Result<(), Errno> {
+        let key = Key::of(sighting.export, &sighting.identity);
+        if sighting.place != Place::Nowhere {
+            self.by_key.insert(key, id);
+        } else if sighting.identity.birth != 0 {
+            self.by_key.entry(key).or_insert(id);
+        }
+        self.by_id.insert(id, Inode::new(&sighting, lookups));
+        self.set_place(id, sighting.place)
+    }
+
+    /// Drops what the guest does not know and nothing known is below of.
+    pub fn drop_unknown(&mut self) {
+        for id in self.all().0 {
+            self.drop_if_unused(id);
+        }
+        self.gone.clear();
+    }
+
     /// How many inodes are known.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -174,17 +229,7 @@ impl Inodes {
             return Err(Errno::NOMEM);
         }
         self.next = self.next.checked_add(1).ok_or(Errno::NOMEM)?;
-        let inode = Inode {
-            identity: sighting.identity,
-            export: sighting.export.clone(),
-            place: Place::Nowhere,
-            salted: sighting.salted,
-            submount: sighting.submount,
-            readers: 0,
-            writers: 0,
-            lookups: 0,
-            children: 0,
-        };
+        let inode = Inode::new(sighting, 0);
         // Another inode with this number has died meanwhile; what the guest still has of it keeps its own entry.
         self.by_key.insert(Key::of(sighting.export, &sighting.identity), self.next);
         self.by_id.insert(self.next, inode);

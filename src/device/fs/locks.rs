@@ -5,20 +5,22 @@
 //! host's POSIX locks as POSIX locks do, and die with the descriptor, so with the machine at the latest. A flock's
 //! owner is an open file inside and an open file outside.
 //!
-//! Only the table is here; the calls are in `server/locks.rs`.
+//! Only the table is here; the calls are in `server/locks.rs`. What each owner has is written down (`ranges`), so that it
+//! can be had again after a restore.
 
 use super::handles::Fh;
 use super::inodes::NodeId;
+use super::ranges::{Range, Ranges};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The most owners at a time. Their descriptors come on top of the others; beyond it the guest is told `ENOLCK`.
-const MAX_OWNERS: usize = 384;
+pub const MAX_OWNERS: usize = 384;
 
 /// The two kinds of locks, which do not see each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockClass {
     /// fcntl: ranges of bytes.
     Posix,
@@ -50,9 +52,54 @@ struct Holder {
     fh: Fh,
     /// The process inside that asked last.
     pid: u32,
+    ranges: Ranges,
+}
+
+/// An owner, as it can be saved.
+pub struct Owner<'a> {
+    /// Who, and on what.
+    pub key: LockKey,
+    /// Through which handle it asked first.
+    pub fh: Fh,
+    /// The process inside that asked last.
+    pub pid: u32,
+    /// What it has.
+    pub ranges: &'a [Range],
 }
 
 impl Locks {
+    /// All owners that have something.
+    pub fn owners(&self) -> impl Iterator<Item = Owner<'_>> {
+        self.by_key
+            .iter()
+            .map(|(key, held)| Owner {
+                key: *key,
+                fh: held.fh,
+                pid: held.pid,
+                ranges: held.ranges.as_slice(),
+            })
+            .filter(|owner| !owner.ranges.is_empty())
+    }
+
+    /// Whether an owner may have one more range.
+    pub fn has_room_for_range(&self, key: LockKey) -> bool {
+        self.by_key.get(&key).is_none_or(|holder| holder.ranges.has_room())
+    }
+
+    /// Notes what an owner has from `start` to `end` now: a lock for writing, one for reading, or none.
+    pub fn note(&mut self, key: LockKey, (start, end): (u64, u64), write: Option<bool>) {
+        if let Some(holder) = self.by_key.get_mut(&key) {
+            holder.ranges.set(start, end, write);
+        }
+    }
+
+    /// Notes that an owner has nothing.
+    pub fn note_none(&mut self, key: LockKey) {
+        if let Some(holder) = self.by_key.get_mut(&key) {
+            holder.ranges.clear();
+        }
+    }
+
     /// The descriptor that holds an owner's locks, if it has asked for any.
     pub fn get(&mut self, key: LockKey) -> Option<Arc<OwnedFd>> {
         Some(self.by_key.get(&key)?.descriptor.clone())
@@ -68,7 +115,7 @@ impl Locks {
         if !self.has_room() {
             return Err(Errno::NOLCK);
         }
-        self.by_key.insert(key, Holder { descriptor, fh, pid });
+        self.by_key.insert(key, Holder { descriptor, fh, pid, ranges: Ranges::default() });
         Ok(())
     }
 

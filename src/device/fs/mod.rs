@@ -27,9 +27,11 @@ mod handles;
 mod inodes;
 mod locks;
 mod name;
+mod ranges;
 mod request;
 mod segments;
 mod server;
+mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -37,8 +39,10 @@ mod wire;
 mod worker;
 
 pub use exports::{Exports, FsError};
+pub use state::StateError;
 
 use self::server::Server;
+use self::state::Saved;
 use super::{ConfigSpace, Description, Device, DeviceError, Session};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -62,6 +66,8 @@ pub struct Fs {
     config: Arc<ConfigSpace>,
     /// `/proc/self/fd`, opened while there is a /proc: the machine's own root will have none.
     proc: Result<Arc<OwnedFd>, Errno>,
+    /// What a session that ended without an error knew, should it go on.
+    server: Option<Server>,
 }
 
 impl Fs {
@@ -75,7 +81,8 @@ impl Fs {
             *to = byte;
         }
         config.extend(REQUEST_QUEUES.to_le_bytes());
-        Fs { policy, exports, config: ConfigSpace::new(config, 0..0), proc: open_proc().map(Arc::new) }
+        let proc = open_proc().map(Arc::new);
+        Fs { policy, exports, config: ConfigSpace::new(config, 0..0), proc, server: None }
     }
 }
 
@@ -92,12 +99,51 @@ impl Device for Fs {
     }
 
     fn run(&mut self, session: &mut Session) -> Result<(), DeviceError> {
+        let mut server = match (session.resumed, self.server.take()) {
+            (true, Some(server)) => server,
+            (true, None) => return Err(DeviceError::NothingSaved),
+            (false, _) => self.open_server()?,
+        };
+        worker::run(&mut server, &self.exports, session)?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.server = None;
+    }
+
+    fn save(&mut self) -> Result<Vec<u8>, DeviceError> {
+        let Some(server) = &mut self.server else { return Ok(Vec::new()) };
+        server.save().to_bytes().map_err(state)
+    }
+
+    fn restore(&mut self, saved: &[u8]) -> Result<(), DeviceError> {
+        self.server = None;
+        if saved.is_empty() {
+            return Ok(());
+        }
+        let saved = Saved::from_bytes(saved).map_err(state)?;
+        let mut server = self.open_server()?;
+        let restored = server.restore(&saved).map_err(state)?;
+        tracing::info!(inodes = restored.inodes, stale = restored.stale, "the file server goes on");
+        self.server = Some(server);
+        Ok(())
+    }
+}
+
+impl Fs {
+    /// A server for the calling thread.
+    fn open_server(&self) -> Result<Server, DeviceError> {
         let host = |what| move |error: Errno| DeviceError::Host { what, source: error.into() };
         let proc = self.proc.clone().map_err(host("open /proc/self/fd"))?;
-        let mut server = Server::open(self.policy, self.exports.clone(), proc, DESCRIPTORS)
-            .map_err(host("prepare the file server's thread"))?;
-        worker::run(&mut server, &self.exports, session)
+        Server::open(self.policy, self.exports.clone(), proc, DESCRIPTORS)
+            .map_err(host("prepare the file server's thread"))
     }
+}
+
+fn state(error: StateError) -> DeviceError {
+    DeviceError::State(Box::new(error))
 }
 
 /// `/proc/self/fd`, as a mount of its own where we may make one: its `..` then leads nowhere.

@@ -40,6 +40,16 @@ pub struct Entry<'a> {
 }
 
 impl Stream {
+    /// A reader that has come to a cookie and has nothing at hand.
+    pub fn at(cookie: u64) -> Stream {
+        Stream { position: cookie, tail: cookie, ..Stream::default() }
+    }
+
+    /// The cookie before the next name.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Goes to a cookie, on a descriptor that is `fresh` (at the start) or as the last call left it.
     pub fn seek(&mut self, directory: impl AsFd, fresh: bool, cookie: u64) -> Result<(), Errno> {
         if cookie != self.position {

@@ -152,9 +152,10 @@ impl<'m> Waits<'m> {
         Ok(())
     }
 
+    /// As if the processes inside had been interrupted: those that go on elsewhere ask again.
     fn give_up(self, queues: &mut [ActiveQueue], memory: &Memory) -> Result<(), DeviceError> {
         for Waiting { queue, head, wait } in self.all {
-            finish(queues, queue, head, wait.answer(Err(Errno::NOLCK)), memory)?;
+            finish(queues, queue, head, wait.answer(Err(Errno::INTR)), memory)?;
         }
         Ok(())
     }

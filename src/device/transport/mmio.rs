@@ -16,7 +16,8 @@ use super::registers::{self as register, Effect, Offer, Registers};
 use super::signals::Signals;
 use super::thread::{DeviceThread, Work};
 use super::{TransportError, registers};
-use crate::device::{ActiveQueue, Description, Memory, Session};
+use crate::device::{ActiveQueue, Description, DeviceError, Memory, Session};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -168,6 +169,31 @@ impl Mmio {
         Ok(())
     }
 
+    /// What the device remembers besides its registers. To be called after [`Mmio::suspend`].
+    pub fn save_device(&self) -> Result<Vec<u8>, TransportError> {
+        self.ask(Work::Save)
+    }
+
+    /// Has the device take over what [`Mmio::save_device`] gave, perhaps in another process. To be called before
+    /// [`Mmio::resume`].
+    pub fn restore_device(&self, saved: Vec<u8>) -> Result<(), TransportError> {
+        self.ask(|answer| Work::Restore(saved, answer))
+    }
+
+    /// Has the device's thread do something, which no session is on, and waits for the answer.
+    fn ask<T>(&self, work: impl FnOnce(Sender<Result<T, DeviceError>>) -> Work) -> Result<T, TransportError> {
+        let device = self.description.name;
+        let inner = self.lock();
+        let (Some(thread), Life::Idle(_)) = (&inner.thread, &inner.life) else {
+            return Err(TransportError::InUse { device });
+        };
+        let (answer, answered) = channel();
+        // Should the thread be gone, so is the other end.
+        let _ = thread.start.send(work(answer));
+        let outcome = answered.recv().map_err(|_| TransportError::Gone { device })?;
+        outcome.map_err(|source| TransportError::State { device, source })
+    }
+
     /// Stops the device for good; its thread ends.
     pub fn close(&self) {
         let mut inner = self.lock();
@@ -204,7 +230,12 @@ impl Mmio {
                     Effect::Start => inner.start(self, false),
                     Effect::NeedsReset => self.signals.set_needs_reset(),
                     Effect::Reset => {
-                        inner.stop(&self.stop);
+                        if inner.stop(&self.stop)
+                            && let Some(thread) = &inner.thread
+                        {
+                            // Should the thread be gone, it has forgotten.
+                            let _ = thread.start.send(Work::Reset);
+                        }
                         inner.registers = Registers::new(&self.offer);
                         self.signals.clear();
                     }
@@ -260,23 +291,24 @@ impl Inner {
             interrupt: mmio.signals.clone(),
             stop: parts.stop,
         };
-        if thread.start.send(Work { session, signals: mmio.signals.clone() }).is_err() {
+        if thread.start.send(Work::Serve { session, signals: mmio.signals.clone() }).is_err() {
             self.life = Life::Over;
             mmio.signals.set_needs_reset();
         }
     }
 
-    /// Stops the device if it runs, and waits for it: when this returns, it touches nothing any more.
-    fn stop(&mut self, stop: &EventFd) {
-        let (Some(thread), Life::Running) = (&self.thread, &self.life) else { return };
+    /// Stops the device if it runs, and waits for it: when this returns, it touches nothing any more. Whether it ran.
+    fn stop(&mut self, stop: &EventFd) -> bool {
+        let (Some(thread), Life::Running) = (&self.thread, &self.life) else { return false };
         let _ = stop.write(1);
         let Ok(session) = thread.back.recv() else {
             self.life = Life::Over;
-            return;
+            return false;
         };
         self.registers.record_progress(session.queues.iter().map(|active| &active.queue));
         let kicks = session.queues.into_iter().map(|active| active.kick).collect();
         self.life = Life::Idle(Parts { kicks, stop: session.stop });
+        true
     }
 }
 

@@ -58,7 +58,22 @@ pub enum TransportError {
         /// What does not fit.
         what: &'static str,
     },
-    /// Registers can only be restored before the driver runs.
+    /// What the device remembers could not be saved or restored.
+    #[error("the state of the {device} device cannot be saved or restored")]
+    State {
+        /// Its name.
+        device: &'static str,
+        /// Why.
+        #[source]
+        source: super::DeviceError,
+    },
+    /// The device's thread has ended.
+    #[error("the thread of the {device} device is gone")]
+    Gone {
+        /// Its name.
+        device: &'static str,
+    },
+    /// Only what does not run can be saved or restored.
     #[error("the {device} device is in use")]
     InUse {
         /// Its name.

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   waiting --Session--> running --stop, or an error--> (Session given back) waiting ... until the transport is gone
+//!      +-- Reset, Save, Restore: between sessions
 //! ```
 //! The thread is made before the guest's first instruction, so that its walls can be put up first; it sleeps until
 //! the driver is ready. A session that ended with an error is given back at once, with DEVICE_NEEDS_RESET shown; it
 //! waits in the channel until the driver resets the device.
 
 use super::signals::Signals;
-use crate::device::{Device, Session};
+use crate::device::{Device, DeviceError, Session};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -24,9 +25,16 @@ pub struct Seat {
     back: Sender<Session>,
 }
 
-pub(super) struct Work {
-    pub(super) session: Session,
-    pub(super) signals: Arc<Signals>,
+/// What the device's thread is to do.
+pub(super) enum Work {
+    /// Serve the driver.
+    Serve { session: Session, signals: Arc<Signals> },
+    /// Forget the last session: the driver has reset the device.
+    Reset,
+    /// Say what there is to save.
+    Save(Sender<Result<Vec<u8>, DeviceError>>),
+    /// Take over what was saved.
+    Restore(Vec<u8>, Sender<Result<(), DeviceError>>),
 }
 
 /// Both ends.
@@ -40,7 +48,23 @@ pub fn device_thread() -> (DeviceThread, Seat) {
 pub fn serve(mut device: Box<dyn Device>, seat: Seat) {
     let name = device.description().name;
     let mut complaints = 0_u32;
-    while let Ok(Work { mut session, signals }) = seat.work.recv() {
+    while let Ok(work) = seat.work.recv() {
+        let (mut session, signals) = match work {
+            Work::Serve { session, signals } => (session, signals),
+            Work::Reset => {
+                device.reset();
+                continue;
+            }
+            // Whoever does not wait for the answer does not want it.
+            Work::Save(answer) => {
+                let _ = answer.send(device.save());
+                continue;
+            }
+            Work::Restore(saved, answer) => {
+                let _ = answer.send(device.restore(&saved));
+                continue;
+            }
+        };
         if let Err(error) = device.run(&mut session) {
             // A guest can break its driver as often as it likes.
             if complaints < MAX_COMPLAINTS {

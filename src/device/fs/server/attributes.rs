@@ -106,7 +106,7 @@ impl Server {
             nlink: seen.stx_nlink,
             uid: seen.stx_uid,
             gid: seen.stx_gid,
-            rdev: device(seen.stx_rdev_major, seen.stx_rdev_minor),
+            rdev: device(self.device_inside(inode, seen)),
             blksize: seen.stx_blksize,
             flags: if inode.submount { ATTR_SUBMOUNT } else { 0 },
         }
@@ -125,7 +125,7 @@ pub fn root_attr() -> Attr {
 }
 
 /// A device's number as FUSE has it: Linux's 32-bit encoding, 12 bits of major and 20 of minor.
-fn device(major: u32, minor: u32) -> u32 {
+fn device((major, minor): (u32, u32)) -> u32 {
     (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
 }
 

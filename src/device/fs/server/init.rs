@@ -2,6 +2,7 @@
 
 use super::super::handles::Handles;
 use super::super::inodes::Inodes;
+use super::super::locks::Locks;
 use super::super::wire::{InitIn, InitOut, OLDEST_MINOR, VERSION, feature};
 use super::super::{MAX_PAYLOAD, Policy};
 use super::mounts::Mounts;
@@ -92,11 +93,12 @@ impl Server {
         Ok(())
     }
 
-    fn forget_everything(&mut self) {
+    pub(super) fn forget_everything(&mut self) {
         self.inodes = Inodes::new();
         self.handles = Handles::default();
         self.mounts = Mounts::default();
         self.descriptors.close_all(|_| true);
+        self.locks = Locks::default();
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::Policy;
 use super::super::handles::Fh;
 use super::super::inodes::NodeId;
 use super::super::locks::{LockClass, LockKey};
+use super::super::ranges::{END, Range};
 use super::super::segments::Segments;
 use super::super::wire::{LK_FLOCK, LkIn, LkOut};
 use super::reply::Reply;
@@ -66,6 +67,30 @@ impl Lock {
             end => end.saturating_sub(start).saturating_add(1),
         };
         Ok(Lock { kind, start, len })
+    }
+
+    /// First and last byte.
+    fn bytes(self) -> (u64, u64) {
+        let start = self.start.cast_unsigned();
+        match self.len {
+            0 => (start, END),
+            len => (start, start.saturating_add(len.cast_unsigned()).saturating_sub(1).min(END)),
+        }
+    }
+
+    /// For writing, for reading, or none.
+    fn writes(self) -> Option<bool> {
+        match self.kind {
+            libc::F_RDLCK => Some(false),
+            libc::F_WRLCK => Some(true),
+            _ => None,
+        }
+    }
+
+    fn of_range(range: &Range) -> Lock {
+        let len = if range.end == END { 0 } else { range.end.saturating_sub(range.start).saturating_add(1) };
+        let kind = if range.write { libc::F_WRLCK } else { libc::F_RDLCK };
+        Lock { kind, start: range.start.cast_signed(), len: len.cast_signed() }
     }
 
     fn as_flock(self) -> libc::flock {
@@ -152,13 +177,29 @@ impl Server {
                 holder
             }
         };
+        if !self.locks.has_room_for_range(key) {
+            return Err(Errno::NOLCK);
+        }
         // A part that is let go of, or a lock that becomes weaker, may be what others wait for.
         self.unlocked |= lock.kind != libc::F_WRLCK;
-        match (key.class, lock.kind) {
+        let outcome = match (key.class, lock.kind) {
             (LockClass::Posix, _) => call(&holder, libc::F_OFD_SETLK, &mut lock.as_flock()),
             (LockClass::Flock, libc::F_RDLCK) => flock(&holder, FlockOperation::NonBlockingLockShared),
             (LockClass::Flock, _) => flock(&holder, FlockOperation::NonBlockingLockExclusive),
+        };
+        match (key.class, outcome) {
+            (LockClass::Posix, Ok(())) => self.locks.note(key, lock.bytes(), lock.writes()),
+            (LockClass::Flock, Ok(())) => self.locks.note(key, (0, END), lock.writes()),
+            // Linux drops a flock before it tries to give its owner another kind of it.
+            (LockClass::Flock, Err(_)) => self.locks.note_none(key),
+            (LockClass::Posix, Err(_)) => {}
         }
+        outcome
+    }
+
+    /// Takes a lock again that an owner had before a restore. `EAGAIN` when another has it.
+    pub(super) fn lock_again(&mut self, key: LockKey, (fh, pid): (Fh, u32), range: &Range) -> Outcome {
+        self.set(Waiting { key, lock: Lock::of_range(range), fh, pid })
     }
 
     /// An open file of its own for an inode: locks belong to it.

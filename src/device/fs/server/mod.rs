@@ -25,9 +25,14 @@ mod mounts;
 mod names;
 mod reach;
 mod reply;
+mod restore;
+mod save;
+mod whiteouts;
 mod xattrs;
 
 pub use self::locks::{Wait, Waiting};
+#[cfg(test)]
+pub use self::restore::Restored;
 
 use self::mounts::Mounts;
 use self::reply::Reply;

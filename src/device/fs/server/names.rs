@@ -9,6 +9,7 @@ use super::super::name::Name;
 use super::super::wire::{EntryOut, InHeader, MkdirIn, MknodIn, ROOT};
 use super::reach::{FdName, look, look_at, open_path};
 use super::reply::Reply;
+use super::whiteouts::At;
 use super::{Outcome, Server};
 use rustix::fs::{
     AtFlags, FileType, Mode, RenameFlags, linkat, mkdirat, mknodat, readlinkat_raw, renameat_with, symlinkat,
@@ -55,6 +56,7 @@ impl Server {
         };
         let device =
             rustix::fs::makedev((how.rdev >> 8) & 0xfff, (how.rdev & 0xff) | ((how.rdev >> 12) & 0xf_ff00));
+        let device = self.device_outside(header.nodeid, kind, device);
         self.make(header, name, out, |directory, name| mknodat(directory, name, kind, mode, device))
     }
 
@@ -176,10 +178,13 @@ impl Server {
             false => self.about_to_lose(newdir, &to, new)?,
         };
         let rename = || renameat_with(&from, old.as_c_str(), &to, new.as_c_str(), flags);
-        if flags.contains(RenameFlags::WHITEOUT) {
-            self.rights.owned_by(header.uid, header.gid, rename)?;
-        } else {
+        if !flags.contains(RenameFlags::WHITEOUT) {
             rename()?;
+        } else if self.is_on_overlay(parent) {
+            let (old, new) = (At { directory: &from, name: old }, At { directory: &to, name: new });
+            self.rename_leaving_whiteout(header, old, new, flags.difference(RenameFlags::WHITEOUT))?;
+        } else {
+            self.rights.owned_by(header.uid, header.gid, rename)?;
         }
         // Two names of one inode: rename does nothing then.
         if moved.is_some() && moved == replaced {

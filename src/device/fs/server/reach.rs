@@ -163,7 +163,13 @@ impl Server {
     }
 
     /// Whether what was found where an inode should be is that inode.
-    fn verify(&mut self, id: NodeId, seen: &Statx, directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    pub(super) fn verify(
+        &mut self,
+        id: NodeId,
+        seen: &Statx,
+        directory: &OwnedFd,
+        name: &CStr,
+    ) -> Result<(), Errno> {
         let found = self.mounts.identify(seen, || open_path(directory, name))?;
         let known = self.inodes.get(id)?.identity;
         if found == known {

@@ -2,7 +2,8 @@
 
 use super::super::exports::Exports;
 use super::super::segments::Segments;
-use super::super::server::{self, Server};
+use super::super::server::{self, Restored, Server};
+use super::super::state::{Saved, StateError};
 use super::super::wire::*;
 use super::super::{DESCRIPTORS, Policy, open_proc};
 use std::os::fd::OwnedFd;
@@ -29,6 +30,8 @@ pub struct Client {
     /// As whom requests are made.
     pub owner: (u32, u32),
     unique: u64,
+    policy: Policy,
+    descriptors: usize,
 }
 
 /// A request's bytes.
@@ -76,10 +79,49 @@ impl Client {
         let server =
             Server::open(policy, exports.clone(), Arc::new(open_proc().unwrap()), descriptors).unwrap();
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let mut client = Client { server, exports, directory, top: 0, owner, unique: 1 };
+        let mut client = Client { server, exports, directory, top: 0, owner, unique: 1, policy, descriptors };
         client.bytes(&init_with(OPENING)).unwrap();
         client.top = client.lookup(ROOT, b"0").unwrap().nodeid;
         client
+    }
+
+    /// What another process would go on with.
+    pub fn save(&mut self) -> Vec<u8> {
+        self.server.save().to_bytes().unwrap()
+    }
+
+    /// Goes on with what was saved, as another process would; the client is not told.
+    pub fn restore(&mut self, saved: &[u8]) -> Result<Restored, StateError> {
+        let exports = Exports::new();
+        // Not the number that it had.
+        exports.add("another", path(self.directory.path()), true).unwrap();
+        exports.add("0", path(&self.outside()), false).unwrap();
+        exports.remove("another");
+        let proc = Arc::new(open_proc().unwrap());
+        // The old one goes first, and its locks with it.
+        self.server = Server::open(self.policy, exports.clone(), proc, self.descriptors).unwrap();
+        self.exports = exports;
+        self.server.restore(&Saved::from_bytes(saved)?)
+    }
+
+    /// Both.
+    pub fn go_on_elsewhere(&mut self) -> Restored {
+        let saved = self.save();
+        self.restore(&saved).unwrap()
+    }
+
+    /// Takes or gives up a lock on bytes, without waiting.
+    pub fn lock(
+        &mut self,
+        (node, fh): (u64, u64),
+        owner: u64,
+        kind: i32,
+        bytes: (u64, u64),
+        lk_flags: u32,
+    ) -> Answer {
+        let (start, end) = bytes;
+        let how = LkIn { fh, owner, start, end, kind: kind as u32, pid: 7, lk_flags, padding: 0 };
+        self.call(opcode::SETLK, node, &[how.as_bytes()])
     }
 
     /// The export on the host.

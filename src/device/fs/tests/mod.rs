@@ -9,7 +9,9 @@ mod mounted;
 mod operations;
 mod queue;
 mod random;
+mod state;
 mod tree;
+mod whiteouts;
 
 /// Says why a test is not run; never in silence.
 pub fn skip(why: &str) {

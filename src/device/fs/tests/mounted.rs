@@ -39,7 +39,7 @@ fn copy_with_tar(from: &Path, to: &Path) {
 /// One after the other: the machines that run tests have few cores, and these tests keep two of them busy.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
