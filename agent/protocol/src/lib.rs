@@ -14,6 +14,7 @@ pub mod frame;
 pub mod message;
 pub mod names;
 pub mod process;
+pub mod relay;
 
 pub use container::{
     Container, Device, DeviceKind, DeviceRule, Hook, IdMap, Mount, MountAttributes, MountSource, Namespaces,
@@ -28,7 +29,7 @@ pub use process::{Capabilities, IoPriority, Process, ResourceLimit, Scheduler, S
 use serde::{Deserialize, Serialize};
 
 /// Bumped whenever a message changes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The vsock port on the host (CID 2) that the agent connects to when it is up.
 pub const CONTROL_PORT: u32 = 1;
