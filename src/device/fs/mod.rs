@@ -30,6 +30,7 @@ mod name;
 mod request;
 mod segments;
 mod server;
+mod sockets;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ mod wire;
 mod worker;
 
 pub use exports::{Exports, FsError};
+pub use sockets::{Alias, Made, Neighbour};
 
 use self::server::Server;
 use super::{ConfigSpace, Description, Device, DeviceError, Session};

@@ -9,6 +9,7 @@ mod mounted;
 mod operations;
 mod queue;
 mod random;
+mod sockets;
 mod tree;
 
 /// Says why a test is not run; never in silence.
