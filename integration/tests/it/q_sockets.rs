@@ -11,7 +11,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::json;
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::unix::{
         fs::{OpenOptionsExt, PermissionsExt},
@@ -106,6 +106,16 @@ fn tell_what_came(mut client: UnixStream) {
     let _ = client.write_all(answer.as_bytes());
 }
 
+/// As Docker's daemon answers: on a connection that stays open.
+fn answer_requests(client: UnixStream) {
+    let mut to = client.try_clone().expect("a descriptor");
+    for line in BufReader::new(client).lines().map_while(Result::ok) {
+        if line.is_empty() && to.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nOK\n").is_err() {
+            return;
+        }
+    }
+}
+
 fn sum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()))
 }
@@ -128,18 +138,22 @@ fn a_client_inside_finds_servers_outside_as_under_runc() {
     let outside = Outside::new();
     let _server = Server::at(outside.path("socket"), tell_what_came);
     let _single = Server::at(outside.path("single"), tell_what_came);
+    let _daemon = Server::at(outside.path("docker.sock"), answer_requests);
     drop(UnixListener::bind(outside.path("dead")).expect("a socket"));
-    let script = "talk('/shared/socket', 'hello'); talk('/run/single.sock', 'alone'); talk('/shared/dead', 'x'); \
+    let script = "my $d = at('/run/docker.sock'); for my $n (1, 2) { syswrite $d, \"GET /_ping HTTP/1.1\\r\\nHost: docker\\r\\n\\r\\n\"; \
+         while (<$d>) { print; last if /^OK/ } } close $d; talk('/shared/socket', 'hello'); talk('/run/single.sock', 'alone'); talk('/shared/dead', 'x'); \
          talk('/shared/missing', 'x'); at('/shared/socket', SOCK_DGRAM); print `stat -c '%F %a' /shared/socket /run/single.sock`; \
          talk('/shared/socket', 'again')";
     let args = perl(script);
     let output = same_as_runc(Image::Debian, &as_strs(&args), |bundle| {
         outside.bound(bundle, "", "/shared");
         outside.bound(bundle, "single", "/run/single.sock");
+        outside.bound(bundle, "docker.sock", "/run/docker.sock");
         bundle.set("/process/user", json!({"uid": 1000, "gid": 1001}));
     });
     let hello = sum(b"hello");
-    assert!(output.stdout.starts_with(&format!("user 1000 group 1001: 5 bytes, {hello}\n")), "{output:?}");
+    assert_eq!(output.stdout.matches("200 OK").count(), 2, "{output:?}");
+    assert!(output.stdout.contains(&format!("user 1000 group 1001: 5 bytes, {hello}\n")), "{output:?}");
 }
 
 #[test]
