@@ -33,6 +33,7 @@ mod poll;
 mod process;
 mod reap;
 mod redirect;
+mod relay;
 mod settle;
 mod start;
 mod stream;

@@ -9,7 +9,7 @@
 //! Of its caller's descriptors it keeps those of the container, and these only until the vsock device has them.
 
 use crate::container::conductor::streams::{Offered, Streams};
-use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Tuns};
+use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Relay, Tuns};
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::host::netlink::Netlink;
@@ -132,6 +132,8 @@ impl Prepared {
         let offered = Offered::of(descriptors, &streams).map_err(|error| because(ErrorKind::Host, &error))?;
 
         let kernel_log = machine.kernel_log();
+        let relay = Relay::default();
+        machine.share_exports().set_neighbour(Arc::new(relay.clone()));
         let tuns = Tuns::open();
         jail.enter().map_err(|error| of(&error))?;
         // TAPs are made while the guest boots.
@@ -150,6 +152,7 @@ impl Prepared {
         let conductor = Conductor::open(container.key, container.process_key, guest, streams)
             .map_err(|error| host("prepare for events", &error))?;
         conductor.take_network(network);
+        conductor.take_relay(relay);
         conductor.converse(agent).map_err(|error| host("make a thread for the agent", &error))?;
         server::serve(control, Arc::new(Commands(Arc::clone(&conductor))))
             .map_err(|error| host("make a thread for the control socket", &error))?;

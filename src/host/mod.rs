@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod deadline;
 pub mod descriptor;
 pub mod file;
+pub mod identity;
 pub mod landlock;
 pub mod lock;
 pub mod mount;

@@ -87,6 +87,8 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = decode::<FromAgent>(&bytes);
             let _ = decode::<Request>(&bytes);
+            let _ = decode::<crate::relay::ToGuest>(&bytes);
+            let _ = decode::<crate::relay::FromGuest>(&bytes);
         }
     }
 }

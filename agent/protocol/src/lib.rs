@@ -14,6 +14,7 @@ pub mod frame;
 pub mod message;
 pub mod names;
 pub mod process;
+pub mod relay;
 
 pub use container::{
     Container, Device, DeviceKind, DeviceRule, Hook, IdMap, Mount, MountAttributes, MountSource, Namespaces,

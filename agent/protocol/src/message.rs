@@ -87,6 +87,12 @@ pub enum Call {
         /// The vsock port.
         port: u32,
     },
+    /// Relays sockets and FIFOs that are shared; what about is said on a stream from this port of the host's
+    /// ([`crate::relay`]).
+    Relay {
+        /// The vsock port.
+        port: u32,
+    },
     /// Steps the wall clock, after a pause or a restore.
     SetClock {
         /// Nanoseconds since the epoch.

@@ -11,6 +11,7 @@ pub mod freeze;
 pub mod memory;
 mod network;
 mod processes;
+mod relay;
 mod resize;
 mod signal;
 mod start;
@@ -38,6 +39,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::DetachInterface { slot } => network::detach(agent, id, slot),
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
         Call::ServeNames { port } => network::serve_names(agent, port),
+        Call::Relay { port } => relay::call(agent, port),
         Call::SetClock { nanoseconds } => clock::call(nanoseconds),
     };
     match answer {

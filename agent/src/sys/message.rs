@@ -9,6 +9,9 @@ use nix::sys::socket::{
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+/// Who it is if nobody says.
+const NOBODY: u32 = 65534;
+
 /// A connected pair.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
@@ -29,6 +32,23 @@ pub fn send_now(to: impl AsFd, bytes: &[u8]) -> Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     nix::sys::socket::send(to.as_fd().as_raw_fd(), bytes, flags)?;
     Ok(())
+}
+
+/// Takes a datagram that is there: its length (more than `bytes` hold, if it was too long), and its sender's user and group.
+pub fn receive_signed(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, u32, u32)> {
+    let mut control = nix::cmsg_space!(libc::ucred);
+    let mut parts = [IoSliceMut::new(bytes)];
+    // With MSG_TRUNC its true length is told.
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(from.as_fd().as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let (mut uid, mut gid) = (NOBODY, NOBODY);
+    // Descriptors that came with it do not fit in there, and the kernel closes them.
+    for one in message.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmCredentials(who) = one {
+            (uid, gid) = (who.uid(), who.gid());
+        }
+    }
+    Ok((message.bytes, uid, gid))
 }
 
 /// Takes a message into `bytes`: its length (0: the other end is closed) and the descriptor that came with it. EAGAIN

@@ -145,6 +145,12 @@ pub fn restore_signals() -> Result<()> {
     Ok(())
 }
 
+/// Has writes to what nobody reads fail, and not kill.
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN is no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Has a command begin in a process group of its own, by fork and execve alone: what the standard library would rather
 /// use (posix_spawn, clone3) is not among the calls that an older filter knows.
 pub fn in_own_group(command: &mut std::process::Command) {

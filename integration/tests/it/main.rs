@@ -19,6 +19,7 @@ mod n_options;
 mod o_network;
 mod p_files;
 mod q_mounts;
+mod q_sockets;
 mod r_work;
 mod s_large;
 mod t_cpython;

@@ -18,7 +18,7 @@ fn results(runtime: Runtime, modules: &[&str]) -> BTreeMap<String, String> {
     let read = |line: &str| line.split_once(' ').map(|(result, name)| (name.to_owned(), result.to_owned()));
     let results: BTreeMap<String, String> = output.stdout.lines().filter_map(read).collect();
     let whole = |module: &&str| results.contains_key(&format!("{module} as a whole"));
-    assert!(output.code == 0 && modules.iter().all(|module| whole(module)), "{output:?}");
+    assert!(output.code == 0 && modules.iter().all(whole), "{output:?}");
     results
 }
 

@@ -94,6 +94,9 @@ impl Life {
                 return Err(failed(&CallError::TimedOut(deadline::CREATE)));
             }
         }
+        if let Some(relay) = self.conductor.relay.get() {
+            relay.settle();
+        }
         tracing::debug!(milliseconds = elapsed(since), "the container exists");
         // Once more, to the millisecond: the agent may have been busy when it was told first, and is not now.
         self.conductor.tell(pause::set_clock());

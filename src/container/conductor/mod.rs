@@ -20,6 +20,7 @@ mod kill;
 mod life;
 pub mod network;
 mod pause;
+mod relay;
 pub mod streams;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod tests;
 pub use commands::Commands;
 pub use life::{Boot, Life};
 pub use network::{Network, Tuns};
+pub use relay::Relay;
 
 use crate::agent::{CallError, Conversation, Hear};
 use crate::error::{ErrorKind, Kind, chain};
@@ -63,6 +65,8 @@ pub struct Conductor {
     streams: Arc<dyn Streams>,
     /// Set before the container is made.
     network: OnceLock<Network>,
+    /// Set before the container is made.
+    relay: OnceLock<Relay>,
     /// Set before anything is asked.
     agent: OnceLock<Arc<Conversation>>,
     vcpus: Mutex<pause::Vcpus>,
@@ -137,6 +141,7 @@ impl Conductor {
             guest,
             streams,
             network: OnceLock::new(),
+            relay: OnceLock::new(),
             agent: OnceLock::new(),
             vcpus: Mutex::default(),
             turn: Mutex::new(()),
@@ -160,6 +165,13 @@ impl Conductor {
     pub fn take_network(&self, network: Network) {
         // There is one.
         let _ = self.network.set(network);
+    }
+
+    /// Has sockets and FIFOs in what is shared relayed, once something of the kind is met.
+    pub fn take_relay(self: &Arc<Self>, relay: Relay) {
+        relay.serve_guest(self);
+        // There is one.
+        let _ = self.relay.set(relay);
     }
 
     /// Waits until the guest has the interfaces that the container has at this moment.

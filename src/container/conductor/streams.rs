@@ -14,6 +14,8 @@ use std::time::Instant;
 pub trait Streams: Send + Sync {
     /// Offers a stream on a port of its own, good for one connection.
     fn offer(&self, ends: Endpoint) -> std::io::Result<(u32, Arc<dyn Stream>)>;
+    /// The same for a connected socket that nobody else holds: what ends one way is shut down that way.
+    fn offer_connection(&self, socket: OwnedFd) -> std::io::Result<(u32, Arc<dyn Stream>)>;
     /// Takes an offer back that the guest has not used. Its descriptors are closed.
     fn withdraw(&self, port: u32);
 }
@@ -23,6 +25,8 @@ pub trait Stream: Send + Sync {
     /// Waits until so many bytes from the guest have been written to their descriptor, or can never be (true); false
     /// if that did not happen by `deadline`.
     fn wait_delivered(&self, bytes: u64, deadline: Instant) -> bool;
+    /// Whether nothing of it is left on the host.
+    fn is_over(&self) -> bool;
     /// Closes it, with its descriptors, whatever it still holds.
     fn abort(&self);
 }
@@ -30,6 +34,11 @@ pub trait Stream: Send + Sync {
 impl Streams for Switchboard {
     fn offer(&self, ends: Endpoint) -> std::io::Result<(u32, Arc<dyn Stream>)> {
         let (port, stream) = Switchboard::offer(self, ends).map_err(std::io::Error::other)?;
+        Ok((port, stream))
+    }
+
+    fn offer_connection(&self, socket: OwnedFd) -> std::io::Result<(u32, Arc<dyn Stream>)> {
+        let (port, stream) = Switchboard::offer_connection(self, socket).map_err(std::io::Error::other)?;
         Ok((port, stream))
     }
 
@@ -41,6 +50,10 @@ impl Streams for Switchboard {
 impl Stream for vsock::Stream {
     fn wait_delivered(&self, bytes: u64, deadline: Instant) -> bool {
         vsock::Stream::wait_delivered(self, bytes, Some(deadline))
+    }
+
+    fn is_over(&self) -> bool {
+        vsock::Stream::is_over(self)
     }
 
     fn abort(&self) {
@@ -205,6 +218,11 @@ pub(super) mod testing {
             Ok((port, pipe))
         }
 
+        fn offer_connection(&self, socket: OwnedFd) -> std::io::Result<(u32, Arc<dyn Stream>)> {
+            let to_guest = Some(socket.try_clone()?);
+            self.offer(Endpoint { from_guest: Some(socket), to_guest })
+        }
+
         fn withdraw(&self, port: u32) {
             self.offers.lock().unwrap().remove(&port);
         }
@@ -221,6 +239,10 @@ pub(super) mod testing {
                 delivered = self.changed.wait_timeout(delivered, left.min(Duration::from_secs(1))).unwrap().0;
             }
             true
+        }
+
+        fn is_over(&self) -> bool {
+            self.delivered.lock().unwrap().1
         }
 
         fn abort(&self) {

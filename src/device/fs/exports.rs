@@ -5,13 +5,14 @@
 //! noticed (it is woken), and everything below it answers `ESTALE` from then on.
 
 use super::name::Name;
+use super::sockets::Neighbour;
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// The synthetic root directory.
@@ -20,6 +21,8 @@ pub struct Exports {
     /// Tells the server that an export is gone. `None` when the host had no descriptor left for it: then the server
     /// finds out at the guest's next request.
     changed: Option<EventFd>,
+    /// Set before the device runs, if at all.
+    neighbour: OnceLock<Arc<dyn Neighbour>>,
 }
 
 #[derive(Default)]
@@ -89,7 +92,21 @@ pub enum FsError {
 impl Exports {
     /// An empty root.
     pub fn new() -> Arc<Exports> {
-        Arc::new(Exports { list: Mutex::default(), changed: EventFd::new(EFD_NONBLOCK).ok() })
+        Arc::new(Exports {
+            list: Mutex::default(),
+            changed: EventFd::new(EFD_NONBLOCK).ok(),
+            neighbour: OnceLock::new(),
+        })
+    }
+
+    /// Who is told of sockets. To be called before the device runs; only the first one counts.
+    pub fn set_neighbour(&self, neighbour: Arc<dyn Neighbour>) {
+        let _ = self.neighbour.set(neighbour);
+    }
+
+    /// Who is told of sockets.
+    pub(super) fn neighbour(&self) -> Option<Arc<dyn Neighbour>> {
+        self.neighbour.get().cloned()
     }
 
     /// Shows `source` to the guest as `/name`. The descriptor is an `O_PATH` one whose `..` leads nowhere: from

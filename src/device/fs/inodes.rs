@@ -323,6 +323,13 @@ impl Inodes {
         }
     }
 
+    /// Notes that the guest was told of an inode once more.
+    pub fn count(&mut self, id: NodeId) -> Result<(), Errno> {
+        let inode = self.get_mut(id)?;
+        inode.lookups = inode.lookups.saturating_add(1);
+        Ok(())
+    }
+
     /// The inodes that have left the table since the last call.
     pub fn take_gone(&mut self) -> Vec<NodeId> {
         std::mem::take(&mut self.gone)

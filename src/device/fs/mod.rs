@@ -31,6 +31,7 @@ mod ranges;
 mod request;
 mod segments;
 mod server;
+mod sockets;
 mod state;
 mod stream;
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod wire;
 mod worker;
 
 pub use exports::{Exports, FsError};
+pub use sockets::{Alias, Made, Neighbour};
 pub use state::StateError;
 
 use self::server::Server;

@@ -1,7 +1,7 @@
 //! Between the virtqueues and the server: takes requests off the rings, puts replies on, calls the driver.
 //!
-//! A request that waits for a lock keeps its place in the ring; what it waits for is tried again when the guest lets go of
-//! a lock, and at short intervals. Linux's driver does not pass on that a process has been interrupted (as of 6.12), so a
+//! A request that waits for a lock (or for somebody who stands in for a socket) keeps its place in the ring; what it waits
+//! for is tried again when the guest lets go of a lock, and at short intervals. Linux's driver does not pass on that a process has been interrupted (as of 6.12), so a
 //! process that waits for a lock cannot be killed inside before it has it, or the machine ends.
 
 use super::MAX_PAYLOAD;
@@ -200,7 +200,7 @@ fn take_turn<'m>(
                 waits.add(Waiting { queue: index, head, wait });
                 continue;
             }
-            Answer::Wait(wait) => wait.answer(Err(Errno::NOLCK)),
+            Answer::Wait(wait) => wait.answer_at_once(Errno::NOLCK),
             Answer::Interrupt(unique) => {
                 // The wait may be in another queue than this one. There cannot be more of them than waits.
                 if waits.interrupted.len() < MAX_WAITS {

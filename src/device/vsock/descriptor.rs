@@ -20,6 +20,7 @@
 #![allow(unsafe_code)] // scatter/gather system calls on guest memory, for which no safe wrapper exists
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{SFlag, fstat};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -90,6 +91,12 @@ impl Descriptor {
             Err(error) => return Err(error.into()),
         }
         Ok(self.watched)
+    }
+
+    /// Tells a socket's peer that this way is over.
+    pub(super) fn shut(&self, how: Shutdown) {
+        // It fails for a socket whose peer is gone, which knows.
+        let _ = shutdown(self.fd.as_raw_fd(), how);
     }
 
     /// Takes it out of the epoll set and closes it.

@@ -19,6 +19,7 @@ use super::ring::Ring;
 use super::stream::Stream;
 use super::switchboard::Offer;
 use nix::sys::epoll::{Epoll, EpollFlags};
+use nix::sys::socket::Shutdown;
 use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
@@ -42,6 +43,8 @@ pub(super) struct Link {
     guest_cid: u64,
     stream: Arc<Stream>,
     output: Option<Descriptor>,
+    /// Whether both are one socket, which is shut down one way when that way is over.
+    shuts: bool,
     /// Whether the guest has (or may have) bytes that nobody takes.
     in_vain: bool,
     /// Whether we wait for the output to take more.
@@ -65,6 +68,7 @@ impl Link {
             guest_cid: request.source_cid,
             stream: offer.stream,
             output: offer.endpoint.from_guest.map(Descriptor::new),
+            shuts: offer.shuts,
             in_vain: false,
             output_waits: false,
             input: offer.endpoint.to_guest.map(Descriptor::new),
@@ -256,12 +260,18 @@ impl Link {
 
     fn close_output(&mut self, io: &mut Io) {
         if let Some(output) = self.output.take() {
+            if self.shuts {
+                output.shut(Shutdown::Write);
+            }
             output.close(&io.epoll);
         }
     }
 
     fn close_input(&mut self, io: &mut Io) {
         if let Some(input) = self.input.take() {
+            if self.shuts {
+                input.shut(Shutdown::Read);
+            }
             input.close(&io.epoll);
         }
     }

@@ -44,6 +44,9 @@ pub enum VsockError {
     /// No random number for a port.
     #[error("cannot choose a vsock port")]
     Random(#[source] std::io::Error),
+    /// No descriptor left.
+    #[error("cannot duplicate a descriptor")]
+    Descriptor(#[source] std::io::Error),
 }
 
 impl Switchboard {
@@ -58,11 +61,22 @@ impl Switchboard {
         if inner.is_used(port) {
             return Err(VsockError::PortInUse { port });
         }
-        inner.offer(port, endpoint, &self.board)
+        inner.offer(port, endpoint, false, &self.board)
     }
 
     /// As [`Switchboard::offer_at`], at an unused port that cannot be guessed (65536 or more).
     pub fn offer(&self, endpoint: Endpoint) -> Result<(u32, Arc<Stream>), VsockError> {
+        self.offer_anywhere(endpoint, false)
+    }
+
+    /// As [`Switchboard::offer`], for a connected socket that nobody else holds: what ends one way is shut down that way, so
+    /// that its peer learns of it while the other way goes on.
+    pub fn offer_connection(&self, socket: OwnedFd) -> Result<(u32, Arc<Stream>), VsockError> {
+        let to_guest = socket.try_clone().map_err(VsockError::Descriptor)?;
+        self.offer_anywhere(Endpoint { from_guest: Some(socket), to_guest: Some(to_guest) }, true)
+    }
+
+    fn offer_anywhere(&self, endpoint: Endpoint, shuts: bool) -> Result<(u32, Arc<Stream>), VsockError> {
         let mut inner = self.board.lock();
         loop {
             let mut bytes = [0; 4];
@@ -70,7 +84,7 @@ impl Switchboard {
             let port = u32::from_ne_bytes(bytes);
             // The last one means "any port" to bind(2).
             if (FIRST_RANDOM_PORT..u32::MAX).contains(&port) && !inner.is_used(port) {
-                let stream = inner.offer(port, endpoint, &self.board)?;
+                let stream = inner.offer(port, endpoint, shuts, &self.board)?;
                 return Ok((port, stream));
             }
         }
@@ -102,6 +116,8 @@ struct Inner {
 pub(super) struct Offer {
     pub(super) endpoint: Endpoint,
     pub(super) stream: Arc<Stream>,
+    /// The endpoint is one socket, and ours alone.
+    pub(super) shuts: bool,
 }
 
 impl Board {
@@ -181,13 +197,14 @@ impl Inner {
         &mut self,
         port: u32,
         endpoint: Endpoint,
+        shuts: bool,
         board: &Arc<Board>,
     ) -> Result<Arc<Stream>, VsockError> {
         if self.offers.len().saturating_add(self.connected.len()) >= MAX_STREAMS {
             return Err(VsockError::TooManyStreams);
         }
         let stream = Stream::new(port, board);
-        self.offers.insert(port, Offer { endpoint, stream: stream.clone() });
+        self.offers.insert(port, Offer { endpoint, stream: stream.clone(), shuts });
         Ok(stream)
     }
 }

@@ -20,25 +20,51 @@ use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-/// A request that waits for a lock. Whoever has it tries again with [`Server::try_again`], or gives it up.
+/// A request that waits. Whoever has it tries again with [`Server::try_again`], or gives it up.
 pub struct Wait<'a> {
     /// The request's number.
     pub unique: u64,
     /// What it waits for.
     pub waiting: Waiting,
     pub(super) reply: Segments<'a>,
+    /// How much of the reply is written already, after its header.
+    pub(super) body: usize,
 }
 
 impl Wait<'_> {
     /// Writes the reply. How long it is.
     pub fn answer(mut self, outcome: Outcome) -> usize {
-        answer(&mut self.reply, self.unique, outcome, 0)
+        answer(&mut self.reply, self.unique, outcome, self.body)
+    }
+
+    /// How much of the reply stands after its header already.
+    #[cfg(test)]
+    pub fn body(&self) -> usize {
+        self.body
+    }
+
+    /// Where nobody else may wait: a lock is not to be had, and a socket is what it is.
+    pub fn answer_at_once(self, no_lock: Errno) -> usize {
+        let outcome = match self.waiting {
+            Waiting::Lock(_) => Err(no_lock),
+            Waiting::Socket(_) => Ok(()),
+        };
+        self.answer(outcome)
     }
 }
 
-/// Who waits for what.
+/// What a request waits for.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting {
+pub enum Waiting {
+    /// A lock that somebody else has.
+    Lock(Wanted),
+    /// Somebody who stands in for a socket.
+    Socket(NodeId),
+}
+
+/// Who wants which lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
     key: LockKey,
     lock: Lock,
     fh: Fh,
@@ -126,19 +152,22 @@ impl Server {
 
     /// Sets a lock or takes it away. When another has it: `EAGAIN`, or later, if the process inside waits.
     pub(super) fn setlk(&mut self, id: NodeId, how: &LkIn, waits: bool) -> Outcome {
-        let waiting =
-            Waiting { key: self.lock_key(id, how)?, lock: Lock::of(how)?, fh: how.fh, pid: how.pid };
-        let outcome = self.set(waiting);
+        let wanted = Wanted { key: self.lock_key(id, how)?, lock: Lock::of(how)?, fh: how.fh, pid: how.pid };
+        let outcome = self.set(wanted);
         if outcome == Err(Errno::AGAIN) && waits {
-            self.later = Later::Wait(waiting);
+            self.later = Later::Wait(Waiting::Lock(wanted));
         }
         outcome
     }
 
-    /// Tries again; `None` when another still has it.
+    /// Tries again; `None` when it has to wait on.
     pub fn try_again(&mut self, waiting: Waiting) -> Option<Outcome> {
-        let known = self.inodes.get(waiting.key.node).map(|_| ());
-        Some(known.and_then(|()| self.set(waiting))).filter(|outcome| *outcome != Err(Errno::AGAIN))
+        let wanted = match waiting {
+            Waiting::Lock(wanted) => wanted,
+            Waiting::Socket(node) => return self.meet_again(node),
+        };
+        let known = self.inodes.get(wanted.key.node).map(|_| ());
+        Some(known.and_then(|()| self.set(wanted))).filter(|outcome| *outcome != Err(Errno::AGAIN))
     }
 
     /// Whether a lock has gone since the last call: then others may have it.
@@ -160,7 +189,7 @@ impl Server {
         Ok(LockKey { node: id, owner: how.owner, class })
     }
 
-    fn set(&mut self, Waiting { key, lock, fh, pid }: Waiting) -> Outcome {
+    fn set(&mut self, Wanted { key, lock, fh, pid }: Wanted) -> Outcome {
         let releases = lock.kind == libc::F_UNLCK;
         let whole = key.class == LockClass::Flock || (lock.start == 0 && lock.len == 0);
         if releases && whole {
@@ -199,7 +228,7 @@ impl Server {
 
     /// Takes a lock again that an owner had before a restore. `EAGAIN` when another has it.
     pub(super) fn lock_again(&mut self, key: LockKey, (fh, pid): (Fh, u32), range: &Range) -> Outcome {
-        self.set(Waiting { key, lock: Lock::of_range(range), fh, pid })
+        self.set(Wanted { key, lock: Lock::of_range(range), fh, pid })
     }
 
     /// An open file of its own for an inode: locks belong to it.

@@ -48,7 +48,10 @@ impl Policy {
 impl Server {
     pub(super) fn lookup(&mut self, parent: NodeId, name: Name<'_>, out: &mut Reply<'_>) -> Outcome {
         match self.enter(parent, name) {
-            Ok(entry) => out.put(&entry),
+            Ok(entry) => {
+                out.put(&entry)?;
+                self.meet(parent, name, &entry)
+            }
             // An entry without an inode may be cached, an error may not.
             Err(Errno::NOENT) if parent != ROOT && !self.policy.distrust().is_zero() => {
                 let trust = self.policy.distrust();
@@ -66,8 +69,10 @@ impl Server {
     /// Makes known what a name in a directory stands for.
     pub(super) fn enter(&mut self, parent: NodeId, name: Name<'_>) -> Result<EntryOut, Errno> {
         if parent == ROOT {
-            let export = self.exports.get(name).ok_or(Errno::NOENT)?;
-            return self.enter_export(&export);
+            return match self.exports.get(name) {
+                Some(export) => self.enter_export(&export),
+                None => self.alias(name),
+            };
         }
         let directory = self.directory(parent)?;
         let seen = look(&directory, name.as_c_str())?;

@@ -27,6 +27,7 @@ mod reach;
 mod reply;
 mod restore;
 mod save;
+mod sockets;
 mod whiteouts;
 mod xattrs;
 
@@ -41,12 +42,13 @@ use super::credentials::Rights;
 use super::descriptors::{Descriptors, Use};
 use super::exports::Exports;
 use super::handles::Handles;
-use super::inodes::Inodes;
+use super::inodes::{Inodes, NodeId};
 use super::locks::Locks;
 use super::request::{MAX_BODY, Operation, decode};
 use super::segments::Segments;
 use super::wire::{InHeader, OutHeader, WriteIn, opcode};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use zerocopy::IntoBytes;
@@ -70,6 +72,9 @@ pub struct Server {
     locks: Locks,
     /// A lock has gone, and nobody has tried again yet.
     unlocked: bool,
+    /// Sockets that the neighbour was told of, and those among them that processes inside have made.
+    known_sockets: HashSet<NodeId>,
+    made: HashSet<NodeId>,
     /// What the request under way leaves to be done.
     later: Later,
     /// Room for a request's body.
@@ -80,7 +85,7 @@ pub struct Server {
 pub enum Answer<'a> {
     /// So many bytes of the reply are used; 0 when there is none to be sent.
     Used(usize),
-    /// The reply has to wait for a lock.
+    /// The reply has to wait, for a lock or until a socket can be connected to.
     Wait(Wait<'a>),
     /// No reply; but if the request of that number waits, it is to be given up with `EINTR`.
     Interrupt(u64),
@@ -92,6 +97,8 @@ enum Later {
     #[default]
     No,
     Wait(Waiting),
+    /// It has one, which is not to be told before something was done about this socket.
+    Meet(NodeId),
     Interrupt(u64),
 }
 
@@ -132,6 +139,8 @@ impl Server {
             descriptors: Descriptors::new(descriptors),
             locks: Locks::default(),
             unlocked: false,
+            known_sockets: HashSet::new(),
+            made: HashSet::new(),
             later: Later::No,
             buffer: Vec::new(),
         })
@@ -150,14 +159,25 @@ impl Server {
             Later::No => {}
             Later::Interrupt(unique) => return Answer::Interrupt(unique),
             Later::Wait(waiting) => {
-                return Answer::Wait(Wait { unique: header.unique, waiting, reply: head });
+                return Answer::Wait(Wait { unique: header.unique, waiting, reply: head, body: 0 });
             }
+            Later::Meet(node) if outcome.is_ok() => {
+                let waiting = Waiting::Socket(node);
+                return Answer::Wait(Wait {
+                    unique: header.unique,
+                    waiting,
+                    reply: head,
+                    body: out.written(),
+                });
+            }
+            Later::Meet(_) => {}
         }
         for id in self.inodes.take_gone() {
             for what in [Use::Path(id), Use::Read(id), Use::Write(id)] {
                 self.descriptors.close(what);
             }
             self.locks.remove_all(|node| node == id);
+            self.socket_gone(id);
         }
         if matches!(header.opcode, opcode::FORGET | opcode::BATCH_FORGET) {
             return Answer::Used(0);

@@ -47,6 +47,14 @@ impl Server {
             self.close_unused(entry.nodeid);
             return out.put(&entry);
         }
+        if header.nodeid == ROOT {
+            return out.put(&self.bind_alias(how, name)?);
+        }
+        if FileType::from_raw_mode(how.mode) == FileType::Socket
+            && let Some(made) = self.make_socket(header, how, name)
+        {
+            return out.put(&made?);
+        }
         umask(Mode::from_raw_mode(how.umask & 0o777));
         let mode = Mode::from_raw_mode(how.mode & 0o7777);
         let kind = match FileType::from_raw_mode(how.mode) {
@@ -112,6 +120,9 @@ impl Server {
     }
 
     pub(super) fn unlink(&mut self, parent: NodeId, name: Name<'_>, is_directory: bool) -> Outcome {
+        if parent == ROOT && self.is_alias(name) {
+            return Err(Errno::NOENT);
+        }
         let directory = self.writable_directory(parent)?;
         let losing = self.about_to_lose(parent, &directory, name)?;
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };

@@ -9,6 +9,7 @@ mod mounted;
 mod operations;
 mod queue;
 mod random;
+mod sockets;
 mod state;
 mod tree;
 mod whiteouts;

@@ -142,14 +142,14 @@ fn serve(
     let mut server = Server::open(setup.policy, exports, proc, setup.descriptors).unwrap();
     let (mut request, mut reply) =
         (vec![0u8; MAX_PAYLOAD as usize + 8192], vec![0u8; MAX_PAYLOAD as usize + 8192]);
-    let mut waits: Vec<(u64, Waiting)> = Vec::new();
+    let mut waits: Vec<(u64, Waiting, Vec<u8>)> = Vec::new();
     loop {
         if !waits.is_empty() {
             let mut events = [PollFd::new(fuse.as_fd(), PollFlags::POLLIN)];
             let came = poll(&mut events, PollTimeout::from(5u8)).unwrap();
-            waits.retain(|(unique, waiting)| match server.try_again(*waiting) {
+            waits.retain(|(unique, waiting, body)| match server.try_again(*waiting) {
                 Some(outcome) => {
-                    end_wait(&fuse, *unique, outcome);
+                    end_wait(&fuse, *unique, outcome, body);
                     false
                 }
                 None => true,
@@ -177,13 +177,15 @@ fn serve(
         let used = match answer {
             Answer::Used(used) => used,
             Answer::Wait(wait) => {
-                waits.push((wait.unique, wait.waiting));
+                let (unique, waiting, head) = (wait.unique, wait.waiting, size_of::<OutHeader>());
+                let body = head + wait.body();
+                waits.push((unique, waiting, reply[head..body].to_vec()));
                 0
             }
             Answer::Interrupt(unique) => {
-                if let Some(at) = waits.iter().position(|(waiting, _)| *waiting == unique) {
+                if let Some(at) = waits.iter().position(|(waiting, ..)| *waiting == unique) {
                     waits.remove(at);
-                    end_wait(&fuse, unique, Err(rustix::io::Errno::INTR));
+                    end_wait(&fuse, unique, Err(rustix::io::Errno::INTR), &[]);
                 }
                 0
             }
@@ -203,9 +205,9 @@ fn serve(
     }
 }
 
-/// The reply to a request that has waited for a lock.
-fn end_wait(mut fuse: &File, unique: u64, outcome: Outcome) {
-    let error = outcome.map_or_else(|error| -error.raw_os_error(), |()| 0);
-    let reply = OutHeader { len: size_of::<OutHeader>() as u32, error, unique };
-    fuse.write_all(reply.as_bytes()).unwrap();
+/// The reply to a request that has waited.
+fn end_wait(mut fuse: &File, unique: u64, outcome: Outcome, body: &[u8]) {
+    let (error, body) = outcome.map_or_else(|error| (-error.raw_os_error(), &[][..]), |()| (0, body));
+    let reply = OutHeader { len: (size_of::<OutHeader>() + body.len()) as u32, error, unique };
+    fuse.write_all(&[reply.as_bytes(), body].concat()).unwrap();
 }

@@ -79,6 +79,26 @@ fn a_socket_carries_both_directions_and_closes_each_alone() {
 }
 
 #[test]
+fn the_peer_of_a_connection_sees_each_way_end_alone() {
+    let mut guest = Guest::start(64);
+    let (mut peer, ours) = UnixStream::pair().unwrap();
+    let (port, stream) = guest.switchboard.offer_connection(ours.into()).unwrap();
+    let mut socket = guest.connect(port);
+    socket.write(&mut guest, b"a question");
+    socket.shutdown(&mut guest, SHUTDOWN_SEND);
+    let mut said = String::new();
+    peer.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "a question");
+    peer.write_all(b"the answer").unwrap();
+    assert_eq!(socket.receive_until(&mut guest, |socket| socket.forwarded == 10), b"the answer");
+    assert!(!stream.is_over());
+    socket.shutdown(&mut guest, BOTH);
+    socket.receive_until(&mut guest, |socket| socket.reset);
+    assert!(stream.is_over());
+    assert_eq!(peer.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[test]
 fn a_half_close_by_the_guest_ends_its_output_and_leaves_its_input() {
     let mut guest = Guest::start(64);
     let (mut output, write) = std::io::pipe().unwrap();
