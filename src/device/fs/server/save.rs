@@ -34,7 +34,7 @@ impl Server {
         inodes.sort_unstable_by_key(|inode| inode.id);
         forget_the_lost(&mut inodes);
         let (exports, last_export) = self.save_exports(&inodes);
-        let (handles, last_handle) = self.save_handles();
+        let (handles, last_handle) = self.save_handles(&inodes);
         Saved {
             shared: self.policy == Policy::Shared,
             agreed: self
@@ -177,13 +177,13 @@ impl Server {
         (all.into_iter().map(|(id, name)| SavedExport { id, name }).collect(), last)
     }
 
-    fn save_handles(&self) -> (Vec<SavedHandle>, u64) {
+    fn save_handles(&self, inodes: &[SavedInode]) -> (Vec<SavedHandle>, u64) {
         let (all, last) = self.handles.all();
         let saved = all.filter_map(|(fh, handle)| {
             let kind = match &handle.kind {
                 HandleKind::Root => SavedHandleKind::Root,
                 // Those of inodes that the guest has forgotten are good for nothing.
-                _ if self.inodes.get(handle.node).is_err() => return None,
+                _ if inodes.binary_search_by_key(&handle.node, |inode| inode.id).is_err() => return None,
                 HandleKind::File { write } => SavedHandleKind::File { write: *write },
                 HandleKind::Directory(stream) => SavedHandleKind::Directory { position: stream.position() },
             };
