@@ -28,7 +28,7 @@ build_image() {
     cat "$work/daemon.json.new" >"$work/daemon.json"
     kill -HUP "$(cat "$work/dockerd.pid")"
     until_true "docker info -f '{{.DefaultRuntime}}' | grep -x $RUNTIME"
-    DOCKER_BUILDKIT=0 docker build -t "$1" "$2"
+    DOCKER_BUILDKIT=0 docker build --no-cache -t "$1" "$2"
 }
 compose_command() { docker compose --progress quiet "$@"; }
 sweep() {

@@ -22,8 +22,8 @@ export EVENT='{{.Status}}' HEALTH_INTERVAL=disable HEALTH_CHECK='podman healthch
 new_container() { podman --runtime "$RUNTIME" "$@"; }
 build_image() {
     case ${BUILDER-podman} in
-    podman) podman --runtime "$RUNTIME" build -t "$1" "$2" ;;
-    buildah) buildah build --isolation oci --runtime "$(command -v "$RUNTIME")" -t "$1" "$2" ;;
+    podman) podman --runtime "$RUNTIME" build --no-cache -t "$1" "$2" ;;
+    buildah) buildah build --no-cache --isolation oci --runtime "$(command -v "$RUNTIME")" -t "$1" "$2" ;;
     esac
 }
 # Compose talks to Podman's own service as it would to Docker's.

@@ -5,9 +5,9 @@ build() {
     cat >$W/context/Dockerfile <<'END'
 FROM busybox
 COPY file /from-context
-RUN echo made >/file && id -u >>/file && adduser -D somebody && uname -r >/kernel
-USER somebody
-WORKDIR /home/somebody
+RUN echo made >/file && id -u >>/file && mkdir /work && chown user /work && uname -r >/kernel
+USER user
+WORKDIR /work
 RUN id -un >mine && ln -s mine link
 ENV A=b
 CMD ["sh", "-c", "cat /file /from-context link; stat -c '%U %a' mine; id -un; echo $A; cat /kernel"]

@@ -39,7 +39,7 @@ copy() {
     $C cp $N-k:/home/out - | tar xO
     $C stop -t 1 $N-k >/dev/null
     $C cp $N-k:/home/out - | tar xO
-    $C diff $N-k | grep home
+    $C diff $N-k | grep home | sort
     $C rm -f $N-k >/dev/null
 }
 restart() {
