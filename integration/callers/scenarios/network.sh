@@ -7,7 +7,7 @@ address() { $C exec $1 nslookup -type=a $2 2>&1 | grep ^Address | tail -1 | plai
 network_none() { run --rm --network none busybox sh -c 'ls /sys/class/net; ip route'; }
 network_host() {
     case $RUNTIME in
-    runc) echo "$C run --network bridge" ;;
+    runc) run --rm --network host busybox true; echo "$C run --network bridge" ;;
     *) run --rm --network host busybox true 2>&1 | grep -o 'docker run --network bridge' | head -1 | sed "s/docker/$C/" ;;
     esac
 }

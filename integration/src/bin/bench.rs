@@ -151,7 +151,10 @@ fn network(rounds: usize) {
             };
             let taken = [inside(server), inside(&host), traffic::ask(server, amount).expect("it answers")];
             if round > 0 {
-                taken.into_iter().zip(samples.iter_mut().skip(at).step_by(2)).for_each(|(taken, to)| to.push(taken));
+                taken
+                    .into_iter()
+                    .zip(samples.iter_mut().skip(at).step_by(2))
+                    .for_each(|(taken, to)| to.push(taken));
             }
         }
     }
@@ -164,7 +167,10 @@ fn network(rounds: usize) {
         ways.iter().flat_map(|way| ["husk", "runc"].map(|name| format!("{name}, {way}"))).collect();
     let mebibytes = amount.stream >> 20;
     for (title, of) in [
-        (format!("network: a TCP stream of {mebibytes} MiB"), (|taken: &Taken| taken.stream) as fn(&Taken) -> Duration),
+        (
+            format!("network: a TCP stream of {mebibytes} MiB"),
+            (|taken: &Taken| taken.stream) as fn(&Taken) -> Duration,
+        ),
         (format!("network: {} TCP requests of a byte, one by one", amount.requests), |taken| taken.requests),
     ] {
         println!("## {title}\n\n| what | median s | ratio |\n|---|---|---|");
