@@ -21,7 +21,7 @@ run_terminal() {
 run_process() {
     run --rm -e ONE=1 -e TWO="a b" -w /tmp -u 1000:1001 --group-add 7 --hostname some.host --add-host other:192.0.2.7 \
         --dns 192.0.2.53 --dns-search example --init busybox sh -c \
-        'id; pwd; echo $ONE $TWO; hostname; grep other /etc/hosts; grep -v "^#" /etc/resolv.conf; echo $$'
+        'id; pwd; echo $ONE $TWO; hostname; grep other /etc/hosts; grep -v "^#" /etc/resolv.conf; [ $$ -gt 1 ] && cat /proc/1/comm'
 }
 run_files() {
     mkdir -p $W/dir; echo file >$W/file; echo inside >$W/dir/x
