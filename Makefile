@@ -1,7 +1,7 @@
 # What a newcomer types. Everything slow is cached outside the checkout and made again only when its inputs change.
 #
 #   make demo      install what is needed, build everything, run a container in a guest of its own
-#   make test      all tests: the quick ones first, then those with real guests
+#   make test      all tests: the quick ones first, then those with real guests; CALLERS=all for all that Docker and Podman are shown to do
 #   make bench     start-up, exec and memory, side by side with runc, crun and QEMU
 #   make check     formatting, lints and the tests that need neither KVM nor root
 #   make install   PREFIX=/usr/local DESTDIR=: husk, containerd's shim, manual pages, completions, a commented configuration file
@@ -15,6 +15,7 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 DESTDIR ?=
 SECONDS ?= 45
+CALLERS ?= quick
 CARGO ?= cargo
 TARGET := $(shell uname -m)-unknown-linux-gnu
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -52,6 +53,7 @@ check:
 test: prepare check build
 	@fuzz/run.sh 4
 	@integration/run.sh $(HUSK)
+	@integration/callers/run.sh $(HUSK) $(SHIM) $(CALLERS)
 
 bench: build
 	@integration/bench.sh $(HUSK)

@@ -2,9 +2,9 @@
 
 use super::error::ContainerError;
 use super::{Container, Status};
-use crate::bundle::spec;
+use crate::bundle::{self, spec};
 use crate::config::operator::Operator;
-use crate::config::resources;
+use crate::config::{device, resources};
 use crate::host::cgroup::Cgroup;
 use crate::machine::control::{Command, Outcome};
 use husk_protocol::{GuestProcess, Resources, Stats};
@@ -67,10 +67,7 @@ impl Container {
         if self.status() == Status::Stopped {
             return Err(ContainerError::NotRunning);
         }
-        if given.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
-            let text = "linux.resources.devices: the device rules of a running container cannot be changed";
-            return Err(ContainerError::Unsupported(text.into()));
-        }
+        self.check_device_rules(given)?;
         let limits = resources::decide(given, &operator.host)?;
         let machine = u64::from(self.state.memory_mib) << 20;
         if let Some(limit) = limits.memory.filter(|limit| *limit > machine) {
@@ -95,6 +92,20 @@ impl Container {
         }
         let inside = Resources { files: limits.inside, devices: Vec::new(), vcpus: None };
         self.ask(&Command::Update(Box::new(inside))).map(drop)
+    }
+
+    /// Podman says all of a container's resources again. Device rules are in force as they were at its start: those and no
+    /// others may be said.
+    fn check_device_rules(&self, given: &LinuxResources) -> Result<(), ContainerError> {
+        let Some(given) = given.devices().as_ref().filter(|rules| !rules.is_empty()) else { return Ok(()) };
+        let spec = bundle::read_config(&self.state.bundle)?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let in_force = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+        if device::rules(given)? == device::rules(in_force)? {
+            return Ok(());
+        }
+        let text = "linux.resources.devices: the device rules of a running container cannot be changed";
+        Err(ContainerError::Unsupported(text.into()))
     }
 
     /// `checkBeforeUpdate`: a limit below what is used now is refused.

@@ -7,9 +7,11 @@
 
 use husk_integration::{
     bundle::{Bundle, Image},
+    network::Bridge,
     running::Running,
     runtime::{Runtime, run},
     scenario::fresh_id,
+    traffic::{self, Amount, Taken},
 };
 use std::{
     io::{BufRead, BufReader},
@@ -20,7 +22,14 @@ use std::{
 const CONTENDERS: [Runtime; 3] = [Runtime::Husk, Runtime::Runc, Runtime::Crun];
 
 fn main() {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if_eq("peer").is_some() {
+        if let Err(error) = traffic::peer(args) {
+            eprintln!("bench peer: {error}");
+            std::process::exit(1);
+        }
+        return;
+    }
     let (Some(kernel), Some(initrd)) = (args.next(), args.next()) else {
         eprintln!("usage: bench KERNEL INITRD [ROUNDS]");
         std::process::exit(2);
@@ -30,6 +39,7 @@ fn main() {
     runs(rounds, &kernel, &initrd);
     timeline();
     execs(rounds);
+    network(rounds);
     memory();
 }
 
@@ -89,36 +99,125 @@ fn seconds_of_day(time: &str) -> f64 {
 
 /// `exec true` in a running container.
 fn execs(rounds: usize) {
-    let mut containers: Vec<(Runtime, String, std::process::Child, Bundle)> = CONTENDERS
+    let mut containers: Vec<Background> = CONTENDERS
         .iter()
-        .map(|runtime| {
-            let bundle = Bundle::new(Image::Busybox, &["sleep", "100000"]);
-            let id = fresh_id();
-            let child = runtime
-                .command(["run".as_ref(), "-b".as_ref(), bundle.write().as_os_str(), id.as_ref()])
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("it can be run");
-            while !runtime.call(["state", &id]).stdout.contains("running") {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            (*runtime, id, child, bundle)
-        })
+        .map(|runtime| Background::start(*runtime, Bundle::new(Image::Busybox, &["sleep", "100000"])))
         .collect();
     let mut samples = vec![Vec::new(); containers.len()];
     for round in 0..=rounds {
-        for ((runtime, id, ..), samples) in containers.iter().zip(&mut samples) {
-            let taken = time(runtime.command(["exec", id, "true"]));
+        for (container, samples) in containers.iter().zip(&mut samples) {
+            let taken = time(container.runtime.command(["exec", &container.id, "true"]));
             if round > 0 {
                 samples.push(taken);
             }
         }
     }
-    for (runtime, id, child, _) in &mut containers {
-        runtime.call(["kill", id, "KILL"]).ok();
-        let _ = child.wait();
-    }
+    containers.iter_mut().for_each(Background::end);
     table("exec", &["husk exec true", "runc exec true", "crun exec true"], &mut samples, 1);
+}
+
+/// TCP between two containers on a bridge, and between one of them and the host: a stream, and requests one by one.
+fn network(rounds: usize) {
+    let contenders = [Runtime::Husk, Runtime::Runc];
+    std::thread::spawn(traffic::serve);
+    let mut bridge = Bridge::new();
+    let mut member = 1;
+    let mut pairs = Vec::new();
+    for runtime in contenders {
+        let mut plugged = |words: &[&str]| {
+            member += 1;
+            let namespace = bridge.namespace();
+            bridge.plug(&namespace, "eth0", member);
+            let mut bundle = Bundle::new(Image::Busybox, words);
+            bundle.join(&namespace);
+            let this = std::env::current_exe().expect("it was started from a file");
+            std::fs::copy(this, bundle.rootfs().join("bench")).expect("it can be copied");
+            Background::start(runtime, bundle)
+        };
+        let server = plugged(&["/bench", "peer", "serve"]);
+        let client = plugged(&["sleep", "100000"]);
+        pairs.push((server, client, bridge.ipv4(member - 1)));
+    }
+    let host = bridge.ipv4(1);
+    let amount = Amount::usual();
+    let (bytes, requests) = (amount.stream.to_string(), amount.requests.to_string());
+    // For each pair: between the containers, from the container to the host, from the host to the container.
+    let mut samples = vec![Vec::new(); 6];
+    for round in 0..=rounds {
+        for (at, (_, client, server)) in pairs.iter().enumerate() {
+            let inside = |address: &str| {
+                let words = ["exec", &client.id, "/bench", "peer", "ask", address, &bytes, &requests];
+                Taken::read(&client.runtime.call(words).ok().stdout).expect("two numbers")
+            };
+            let taken = [inside(server), inside(&host), traffic::ask(server, amount).expect("it answers")];
+            if round > 0 {
+                taken
+                    .into_iter()
+                    .zip(samples.iter_mut().skip(at).step_by(2))
+                    .for_each(|(taken, to)| to.push(taken));
+            }
+        }
+    }
+    for (server, client, _) in &mut pairs {
+        client.end();
+        server.end();
+    }
+    let ways = ["between containers", "container to host", "host to container"];
+    let what: Vec<String> =
+        ways.iter().flat_map(|way| ["husk", "runc"].map(|name| format!("{name}, {way}"))).collect();
+    let mebibytes = amount.stream >> 20;
+    for (title, of) in [
+        (
+            format!("network: a TCP stream of {mebibytes} MiB"),
+            (|taken: &Taken| taken.stream) as fn(&Taken) -> Duration,
+        ),
+        (format!("network: {} TCP requests of a byte, one by one", amount.requests), |taken| taken.requests),
+    ] {
+        println!("## {title}\n\n| what | median s | ratio |\n|---|---|---|");
+        let medians: Vec<f64> = samples
+            .iter()
+            .map(|samples| {
+                let mut times: Vec<Duration> = samples.iter().map(of).collect();
+                times.sort_unstable();
+                times[times.len() / 2].as_secs_f64()
+            })
+            .collect();
+        for (medians, what) in medians.chunks(2).zip(what.chunks(2)) {
+            for (median, what) in medians.iter().zip(what) {
+                println!("| {what} | {median:.3} | {:.2} |", median / medians[1]);
+            }
+        }
+        println!();
+    }
+}
+
+/// A container in the background.
+struct Background {
+    runtime: Runtime,
+    id: String,
+    child: std::process::Child,
+    _bundle: Bundle,
+}
+
+impl Background {
+    /// Starts it and waits until it runs.
+    fn start(runtime: Runtime, bundle: Bundle) -> Background {
+        let id = fresh_id();
+        let child = runtime
+            .command(["run".as_ref(), "-b".as_ref(), bundle.write().as_os_str(), id.as_ref()])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it can be run");
+        while !runtime.call(["state", &id]).stdout.contains("running") {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Background { runtime, id, child, _bundle: bundle }
+    }
+
+    fn end(&mut self) {
+        self.runtime.call(["kill", &self.id, "KILL"]).ok();
+        let _ = self.child.wait();
+    }
 }
 
 /// Proportional set size of the machine process of an idle container, and what of it is the guest's memory.

@@ -143,6 +143,23 @@ fn update_refuses_what_the_machine_cannot_give() {
     assert_eq!(container.sh("cat /sys/fs/cgroup/memory.max").ok().stdout, "134217728\n");
 }
 
+/// Podman says the device rules again with every update.
+#[test]
+fn update_takes_the_device_rules_that_are_in_force_and_no_others() {
+    let rules = json!([{"allow": false, "access": "rwm"}]);
+    let container = sleeping(json!({"devices": rules, "pids": {"limit": 50}}));
+    let update = |devices: Value| {
+        let path = container.bundle.path.join("resources.json");
+        std::fs::write(&path, json!({"devices": devices, "pids": {"limit": 20}}).to_string())
+            .expect("it can be written");
+        container.call_with("update", &["--resources", path.to_str().expect("text")], &[])
+    };
+    let refused = update(json!([{"allow": true, "access": "rwm"}]));
+    assert!(refused.code == 1 && refused.stderr.contains("linux.resources.devices"), "{refused:?}");
+    update(rules.clone()).ok();
+    assert_eq!(container.sh("cat /sys/fs/cgroup/pids.max").ok().stdout, "20\n");
+}
+
 /// A gigabyte that is not written to, in a container that may use 64 MiB.
 #[test]
 fn memory_may_be_reserved_beyond_the_limit_and_the_machine() {
