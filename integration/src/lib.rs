@@ -20,3 +20,4 @@ pub mod pty;
 pub mod running;
 pub mod runtime;
 pub mod scenario;
+pub mod systemd;

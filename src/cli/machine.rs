@@ -1,7 +1,7 @@
 //! `husk machine` (hidden): the process that *is* the machine. Its pid is the container's, its exit status too.
 //!
 //! ```text
-//!   Order heard -> session, cgroup, network namespace -> Prepared       (the parent runs its hooks from here on)
+//!   Order heard -> session, network namespace -> Prepared               (the parent runs its hooks from here on)
 //!     -> machine assembled, shares attached -> jail entered -> guest runs -> agent greets
 //!     -> Proceed heard -> container made -> Created                     (the parent goes its way)
 //!     -> ... the container's first process ends -> last byte delivered, caches written back -> exit
@@ -85,10 +85,6 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
     }
     process::name_process(&order.id);
     nix::unistd::setsid().map_err(|error| host("begin a session", &error))?;
-    if let Some(cgroup) = &order.cgroup {
-        process::join_cgroup(cgroup)
-            .map_err(|error| host(&format!("join the cgroup {}", cgroup.display()), &error))?;
-    }
     enter_network(&order.network)?;
 
     let (descriptors, terminal) = match (terminal, order.terminal) {

@@ -1,5 +1,6 @@
 //! Thin safe wrappers over the host kernel.
 
+pub mod bus;
 pub mod capability;
 pub mod cgroup;
 pub mod deadline;
@@ -14,5 +15,6 @@ pub mod network;
 pub mod pidfd;
 pub mod proc;
 pub mod spawn;
+pub mod systemd;
 pub mod tap;
 pub mod user;

@@ -18,3 +18,4 @@ mod m_limits;
 mod n_options;
 mod o_network;
 mod p_files;
+mod q_systemd;
