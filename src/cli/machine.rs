@@ -12,6 +12,7 @@ use crate::container::conductor::streams::{Offered, Streams};
 use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Tuns};
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
+use crate::host::clock::Jumps;
 use crate::host::netlink::Netlink;
 use crate::host::{capability, tap};
 use crate::machine::control::{server, wire::WireError};
@@ -127,6 +128,7 @@ impl Prepared {
         let streams: Arc<dyn Streams> = Arc::new(board);
         let offered = Offered::of(descriptors, &streams).map_err(|error| because(ErrorKind::Host, &error))?;
 
+        let jumps = Jumps::open().map_err(|error| host("listen for jumps of the clock", &error))?;
         let kernel_log = machine.kernel_log();
         let tuns = Tuns::open();
         jail.enter().map_err(|error| of(&error))?;
@@ -150,7 +152,7 @@ impl Prepared {
         server::serve(control, Arc::new(Commands(Arc::clone(&conductor))))
             .map_err(|error| host("make a thread for the control socket", &error))?;
 
-        let life = Life { conductor, signals, terminal, offered };
+        let life = Life { conductor, signals, terminal, offered, jumps };
         let timeout = Duration::from_millis(order.machine.boot_timeout_ms);
         life.create(parent, Boot { container: order.container, since, timeout })?;
         Ok(life)

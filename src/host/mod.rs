@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod capability;
 pub mod cgroup;
+pub mod clock;
 pub mod deadline;
 pub mod descriptor;
 pub mod file;
