@@ -7,6 +7,7 @@
 //!   pipes, sockets     -> stream
 //! ```
 
+use crate::clock::Clock;
 use crate::container::Containers;
 use crate::control::{Control, ControlError};
 use crate::job::Jobs;
@@ -45,6 +46,8 @@ pub struct Agent {
     pub jobs: Jobs,
     /// Streams.
     pub streams: Streams,
+    /// The wall clock.
+    pub clock: Clock,
     /// /dev/null, for processes without a stream.
     pub null: OwnedFd,
     /// The agent's own pid namespace, to come back to after a clone into another.
@@ -80,6 +83,7 @@ impl Agent {
             processes: Processes::default(),
             jobs: Jobs::default(),
             streams: Streams::default(),
+            clock: Clock::default(),
             null: file::open_at(file::here(), c"/dev/null", libc::O_RDWR, 0, 0)?,
             own_pids: file::open_at(file::here(), c"/proc/self/ns/pid", libc::O_RDONLY, 0, 0)?,
             control_interest,
@@ -89,7 +93,7 @@ impl Agent {
     /// Serves until the host closes the control connection.
     pub fn serve(&mut self) {
         loop {
-            let patience = if self.more_to_reap { Some(0) } else { call::freeze::patience(self) };
+            let patience = if self.more_to_reap { Some(0) } else { self.patience() };
             let events = match self.poll.wait(patience) {
                 Ok(events) => events,
                 Err(error) => {
@@ -107,8 +111,14 @@ impl Agent {
                 reap::children(self);
             }
             call::freeze::expire(self);
+            self.clock.keep();
             self.rewait_control();
         }
+    }
+
+    /// How long nothing need be done if nothing happens, in milliseconds.
+    fn patience(&self) -> Option<u16> {
+        [call::freeze::patience(self), self.clock.patience()].into_iter().flatten().min()
     }
 
     fn act(&mut self, source: Source, flags: EpollFlags) -> Result<(), ControlError> {

@@ -23,6 +23,7 @@ mod call;
 mod cgroup;
 mod channel;
 mod child;
+mod clock;
 mod container;
 mod control;
 mod job;

@@ -34,6 +34,9 @@ pub trait Machine {
     /// Mounts a shared file system at a directory.
     fn mount(&self, tag: &str, at: &str) -> sys::Result<()>;
 
+    /// A PTP device that shows the host's clock, if there is one.
+    fn host_clock(&self) -> Option<OwnedFd>;
+
     /// The host is gone: there is nothing left to serve.
     fn leave(&self) -> !;
 }
@@ -84,6 +87,10 @@ impl Machine for Guest {
         let mount = configuration.mount(0)?;
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         kernel::attach(mount, file::open_at(file::here(), &text(at)?, flags, 0, 0)?)
+    }
+
+    fn host_clock(&self) -> Option<OwnedFd> {
+        file::open_at(file::here(), c"/dev/ptp0", libc::O_RDONLY, 0, 0).ok()
     }
 
     fn leave(&self) -> ! {

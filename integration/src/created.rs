@@ -43,6 +43,14 @@ impl Created {
         created
     }
 
+    /// Creates it with systemd making its control group.
+    #[track_caller]
+    pub fn under_systemd(runtime: Runtime, bundle: Bundle) -> Created {
+        let (created, output) = Created::make(runtime, bundle, &["--systemd-cgroup".as_ref()]);
+        assert_eq!(output.code, 0, "create failed: {}", output.stderr);
+        created
+    }
+
     /// Tries to create it. `stderr` is of `create`.
     pub fn attempt(runtime: Runtime, bundle: Bundle) -> (Created, Output) {
         Created::make(runtime, bundle, &[])

@@ -22,4 +22,5 @@ pub mod pty;
 pub mod running;
 pub mod runtime;
 pub mod scenario;
+pub mod systemd;
 pub mod traffic;

@@ -7,6 +7,7 @@ use crate::config::machine::{self, Facts};
 use crate::config::resources::Limits;
 use crate::container::probe;
 use crate::host::cgroup::{self, Mode};
+use crate::host::systemd;
 use clap::Args;
 use std::io::Write;
 use std::time::Duration;
@@ -85,6 +86,7 @@ fn open_device(path: &str) -> Result<String, String> {
 
 fn control_groups() -> Result<String, String> {
     match cgroup::mode() {
+        Mode::Unified if systemd::is_running() => Ok("version 2, and systemd to make them".into()),
         Mode::Unified => Ok("version 2".into()),
         Mode::Hybrid => {
             Err("version 1 with a version 2 tree beside it: limits hold inside machines alone".into())

@@ -25,7 +25,7 @@ pub struct Global {
     /// Directory for containers' states [default: /run/husk]
     #[arg(long, value_name = "DIRECTORY")]
     root: Option<PathBuf>,
-    /// Have systemd make control groups (refused for now)
+    /// Have systemd make control groups; cgroupsPath is then slice:prefix:name
     #[arg(long)]
     systemd_cgroup: bool,
     /// Accepted for runc's callers: true, false or auto

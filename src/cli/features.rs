@@ -2,7 +2,7 @@
 
 use super::version::{COMMIT, VERSION};
 use super::{CliError, usage};
-use crate::config::{annotation, capability, hook, mount_option, namespace, seccomp};
+use crate::config::{annotation, capability, hook, mount_option, namespace, seccomp, unit};
 use crate::container::state::OCI_VERSION;
 use clap::Args;
 use serde_json::{Value, json};
@@ -26,6 +26,11 @@ impl Features {
     }
 }
 
+/// Those by which a bundle's author may change what is around the container; one is a prefix.
+fn unsafe_annotations() -> Vec<&'static str> {
+    annotation::KNOWN.into_iter().chain([unit::ANNOTATION]).collect()
+}
+
 fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
@@ -35,7 +40,7 @@ fn features() -> Value {
         "linux": {
             "namespaces": namespace::NAMES,
             "capabilities": capability::names().collect::<Vec<_>>(),
-            "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false},
             "seccomp": {
                 "enabled": true,
                 "actions": seccomp::ACTIONS,
@@ -51,6 +56,6 @@ fn features() -> Value {
             "netDevices": {"enabled": false},
         },
         "annotations": {"io.husk.version": VERSION, "io.husk.commit": COMMIT},
-        "potentiallyUnsafeConfigAnnotations": annotation::KNOWN,
+        "potentiallyUnsafeConfigAnnotations": unsafe_annotations(),
     })
 }

@@ -1,7 +1,7 @@
 //! `husk machine` (hidden): the process that *is* the machine. Its pid is the container's, its exit status too.
 //!
 //! ```text
-//!   Order heard -> session, cgroup, network namespace -> Prepared       (the parent runs its hooks from here on)
+//!   Order heard -> session, network namespace -> Prepared               (the parent runs its hooks from here on)
 //!     -> machine assembled, shares attached -> jail entered -> guest runs -> agent greets
 //!     -> Proceed heard -> container made -> Created                     (the parent goes its way)
 //!     -> ... the container's first process ends -> last byte delivered, caches written back -> exit
@@ -12,6 +12,7 @@ use crate::container::conductor::streams::{Offered, Streams};
 use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Relay, Tuns};
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
+use crate::host::clock::Jumps;
 use crate::host::netlink::Netlink;
 use crate::host::{capability, tap};
 use crate::machine::control::{server, wire::WireError};
@@ -85,10 +86,6 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
     }
     process::name_process(&order.id);
     nix::unistd::setsid().map_err(|error| host("begin a session", &error))?;
-    if let Some(cgroup) = &order.cgroup {
-        process::join_cgroup(cgroup)
-            .map_err(|error| host(&format!("join the cgroup {}", cgroup.display()), &error))?;
-    }
     enter_network(&order.network)?;
 
     let (descriptors, terminal) = match (terminal, order.terminal) {
@@ -131,6 +128,7 @@ impl Prepared {
         let streams: Arc<dyn Streams> = Arc::new(board);
         let offered = Offered::of(descriptors, &streams).map_err(|error| because(ErrorKind::Host, &error))?;
 
+        let jumps = Jumps::open().map_err(|error| host("listen for jumps of the clock", &error))?;
         let kernel_log = machine.kernel_log();
         let relay = Relay::default();
         machine.share_exports().set_neighbour(Arc::new(relay.clone()));
@@ -157,7 +155,7 @@ impl Prepared {
         server::serve(control, Arc::new(Commands(Arc::clone(&conductor))))
             .map_err(|error| host("make a thread for the control socket", &error))?;
 
-        let life = Life { conductor, signals, terminal, offered };
+        let life = Life { conductor, signals, terminal, offered, jumps };
         let timeout = Duration::from_millis(order.machine.boot_timeout_ms);
         life.create(parent, Boot { container: order.container, since, timeout })?;
         Ok(life)

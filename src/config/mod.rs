@@ -19,6 +19,7 @@ pub mod rlimit;
 pub mod scheduler;
 pub mod seccomp;
 pub mod sysctl;
+pub mod unit;
 
 pub use error::ConfigError;
 

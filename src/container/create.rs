@@ -10,7 +10,6 @@ use crate::bundle::Bundle;
 use crate::config::machine::Facts;
 use crate::config::operator::Operator;
 use crate::config::{self, Decision};
-use crate::host::cgroup::{self, Cgroup};
 use crate::host::pidfd::PidFd;
 use crate::host::{file, proc};
 use crate::log::Form;
@@ -83,25 +82,26 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
         check_terminal(decision.terminal.is_some(), request.foreground, request.console_socket.is_some())?;
     }
     placement::check_network(&decision)?;
-    let group = placement::group(request.id.as_str(), &decision.cgroup, request.systemd_cgroup)?;
+    let place = placement::find(request.id.as_str(), &decision, request.operator, request.systemd_cgroup)?;
 
     let reserved = store.reserve(request.id)?;
     let directory = reserved.directory.clone();
     let mut undo = Undo::new();
     undo.push(|| drop(reserved.remove()));
-    if let Some(group) = &group {
-        make_group(group, &decision, &mut undo)?;
-    }
     let terminal = match request.streams {
         Some(_) => Terminal { pair: None, own: None, size: decision.terminal },
         None => Terminal::open(decision.terminal, request.foreground)?,
     };
     let mut state = State::creating(request.id.as_str(), &bundle, &decision);
-    state.cgroup = group.map(|group| group.directory().to_owned());
-
     let order = order(&decision, &state, request, &terminal)?;
-    let mut machine = start_machine(&directory, &order, request, &terminal)?;
+    let mut machine = start_machine(request, &terminal)?;
     (state.pid, state.start_time) = (machine.pid, machine.start_time);
+    if let Some(place) = &place {
+        place.take_in(machine.pid, &decision.cgroup.files, &mut undo)?;
+        let home = place.home();
+        (state.cgroup, state.unit) = (Some(home.directory().to_owned()), home.unit().map(str::to_owned));
+    }
+    give_order(&mut machine, &directory, &order, request, &terminal)?;
     state.write(&directory)?;
     write_seccomp(&directory, &decision)?;
     run_hooks(&state)?;
@@ -128,12 +128,6 @@ pub(super) fn check_terminal(terminal: bool, foreground: bool, socket: bool) -> 
         }
         _ => Ok(()),
     }
-}
-
-fn make_group<'a>(group: &Cgroup, decision: &Decision, undo: &mut Undo<'a>) -> Result<(), ContainerError> {
-    let made = group.create()?;
-    undo.push(move || cgroup::remove_all(&made));
-    Ok(group.write(&decision.cgroup.files)?)
 }
 
 /// The container's terminal, if it has one: a pair whose master end goes to the console socket, or the user's own.
@@ -204,7 +198,6 @@ fn order(
         terminal: terminal.size,
         exports: decision.exports.clone(),
         network: decision.network.clone(),
-        cgroup: state.cgroup.clone(),
         log_form: request.log.map_or(Form::Json, |log| log.form),
         debug: request.debug,
     })
@@ -216,23 +209,27 @@ fn streams<'a>(request: &'a Request<'_>, terminal: &Terminal) -> &'a [BorrowedFd
     if terminal.size.is_some() { given.get(..2).unwrap_or_default() } else { given }
 }
 
-/// Binds the control socket, starts the machine process and gives it its order.
-fn start_machine(
+/// Starts the machine process, which waits for its order.
+fn start_machine(request: &Request<'_>, terminal: &Terminal) -> Result<MachineProcess, ContainerError> {
+    let inherit = terminal.size.is_none() && request.streams.is_none();
+    MachineProcess::start(request.program, inherit)
+}
+
+/// Binds the control socket and gives the machine process its order.
+fn give_order(
+    machine: &mut MachineProcess,
     directory: &Path,
     order: &Order,
     request: &Request<'_>,
     terminal: &Terminal,
-) -> Result<MachineProcess, ContainerError> {
+) -> Result<(), ContainerError> {
     let control = directory.join(CONTROL);
     let listener = control::listen_at(&control)?;
-    let inherit = terminal.size.is_none() && request.streams.is_none();
-    let mut machine = MachineProcess::start(request.program, inherit)?;
     let mut descriptors = vec![listener.as_fd()];
     descriptors.extend(terminal.descriptor());
     descriptors.extend(streams(request, terminal));
     descriptors.extend(request.log.map(|log| log.to));
-    machine.prepare(order, &descriptors)?;
-    Ok(machine)
+    machine.prepare(order, &descriptors)
 }
 
 /// Keeps the compiled profile for exec'd processes: flags, then instructions.

@@ -4,7 +4,6 @@ use super::error::ContainerError;
 use super::state::StateError;
 use super::store::Reserved;
 use super::{Container, ContainerId, Status, Store, hooks};
-use crate::host::cgroup::Cgroup;
 use crate::host::{deadline, tap};
 use crate::machine::control::Command;
 use crate::machine::control::client::{ClientError, Connection};
@@ -62,10 +61,8 @@ fn delete_loaded(container: &Container, reserved: Reserved, force: bool) -> Resu
 
 /// Removes what a container that has stopped leaves: its group, its directory; then its hooks are told.
 pub(super) fn destroy(container: &Container, reserved: Reserved) -> Result<(), ContainerError> {
-    if let Some(directory) = &container.state.cgroup {
-        let group = Cgroup::known(directory.clone());
-        group.kill();
-        group.remove()?;
+    if let Some(home) = container.state.home() {
+        home.clear_away()?;
     }
     // A machine that ended by itself has done so itself. The namespace may be gone, and with it all that was in it.
     if let Some(Ok(namespace)) = container.state.network.as_ref().map(open_namespace)

@@ -8,6 +8,7 @@ use crate::bundle::BundleError;
 use crate::config::ConfigError;
 use crate::error::{ErrorKind, Kind};
 use crate::host::cgroup::CgroupError;
+use crate::host::systemd::SystemdError;
 use crate::machine::control::client::ClientError;
 use crate::machine::control::wire::WireError;
 use crate::machine::order::Failed;
@@ -65,6 +66,9 @@ pub enum ContainerError {
     /// A control group of the host.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// systemd, which was to make one.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
     /// A terminal.
     #[error(transparent)]
     Terminal(#[from] TerminalError),

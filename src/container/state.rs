@@ -3,6 +3,7 @@
 //! Written whole or not at all ([`file::replace`]). Read without trust: a file that was cut short or altered is an error
 //! that names it, never a container that is half known.
 
+use super::placement::Home;
 use crate::config::hook::Hooks;
 use crate::host::file;
 use crate::machine::order::NetworkNamespace;
@@ -48,6 +49,9 @@ pub struct State {
     pub hooks: Hooks,
     /// Its machine's group on the host, a directory.
     pub cgroup: Option<PathBuf>,
+    /// The systemd unit that made it, if one did.
+    #[serde(default)]
+    pub unit: Option<String>,
     /// The network namespace that it was given, if it was given one.
     #[serde(default)]
     pub network: Option<PathBuf>,
@@ -130,6 +134,7 @@ impl State {
             annotations: decision.annotations.clone(),
             hooks: decision.hooks.clone(),
             cgroup: None,
+            unit: None,
             network: match &decision.network {
                 NetworkNamespace::Path(path) => Some(path.clone()),
                 NetworkNamespace::New => None,
@@ -161,6 +166,11 @@ impl State {
             return Err(damaged(format!("{} is no pid", state.pid)));
         }
         Ok(state)
+    }
+
+    /// The machine's group on the host, if it has one.
+    pub fn home(&self) -> Option<Home> {
+        self.cgroup.as_deref().map(|group| Home::known(group, self.unit.as_deref()))
     }
 
     /// Writes it into `directory`.
@@ -195,6 +205,7 @@ pub(super) mod tests {
             annotations: BTreeMap::from([("com.example.note".into(), "a \"quoted\" word".into())]),
             hooks: Hooks { poststop: vec![hook], ..Hooks::default() },
             cgroup: Some("/sys/fs/cgroup/one".into()),
+            unit: Some("husk-one.scope".into()),
             network: None,
             memory_mib: 512,
             exec: ExecDefaults {

@@ -76,11 +76,11 @@ impl Container {
             )));
         }
         self.check_usage(given, limits.memory)?;
-        match &self.state.cgroup {
-            Some(directory) => {
+        match self.state.home() {
+            Some(home) => {
                 let mut files = limits.outside.clone();
                 files.extend(limits.outside_memory(self.state.memory_mib, &operator.host));
-                Cgroup::known(directory.clone()).write(&files)?;
+                home.limit(&files)?;
             }
             None => {
                 if let Some(field) = limits.only_outside {

@@ -171,6 +171,15 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Moves a process into it, with all its threads.
+    pub fn add(&self, pid: i32) -> Result<(), CgroupError> {
+        let path = self.directory.join("cgroup.procs");
+        let value = pid.to_string();
+        let moved = std::fs::OpenOptions::new().write(true).open(&path);
+        let moved = moved.and_then(|file| write_once(file, &value));
+        moved.map_err(|source| CgroupError::Write { path, value, source })
+    }
+
     /// The pids in it and below.
     pub fn processes(&self) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();

@@ -1,7 +1,9 @@
 //! Thin safe wrappers over the host kernel.
 
+pub mod bus;
 pub mod capability;
 pub mod cgroup;
+pub mod clock;
 pub mod deadline;
 pub mod descriptor;
 pub mod file;
@@ -15,5 +17,6 @@ pub mod network;
 pub mod pidfd;
 pub mod proc;
 pub mod spawn;
+pub mod systemd;
 pub mod tap;
 pub mod user;

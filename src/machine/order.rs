@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   husk create                      husk machine (descriptor 3: a stream socket to the parent)
+//!      |   (puts it in its cgroup)       |
 //!      | -- Order + descriptors ------> |   opens the sources, builds the machine, boots the guest ...
-//!      | <- Report::Prepared ---------- |   (its namespaces and cgroup are what hooks may look at)
+//!      | <- Report::Prepared ---------- |   (its namespaces are what hooks may look at)
 //!      | -- Proceed ------------------> |   hooks have run; the container may be made
 //!      | <- Report::Created ----------- |   or Report::Failed, and the machine process ends
 //! ```
@@ -38,8 +39,6 @@ pub struct Order {
     pub exports: Vec<Export>,
     /// The network namespace that the machine process is to live in.
     pub network: NetworkNamespace,
-    /// The host cgroup that the machine process is to join (a directory below /sys/fs/cgroup that exists), if any.
-    pub cgroup: Option<PathBuf>,
     /// The form of lines in the log.
     pub log_form: Form,
     /// Minimum log level in the log: `error`, or `debug` with `--debug`.
@@ -129,7 +128,7 @@ pub struct Proceed;
 /// From the machine process to its parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
-    /// Namespaces and cgroup are set up; hooks may run. The guest is booting meanwhile.
+    /// Namespaces are set up; hooks may run. The guest is booting meanwhile.
     Prepared,
     /// The container exists and waits for `start`.
     Created,

@@ -100,7 +100,9 @@ fn options_that_a_machine_has_no_use_for_are_accepted() {
 #[test]
 fn what_husk_cannot_do_is_refused_in_words() {
     let place = Place::new();
-    place.write_config(config().to_string());
+    let mut config = config();
+    config["linux"]["cgroupsPath"] = json!("/not/of/systemd");
+    place.write_config(config.to_string());
     let table: &[(&[&str], &str)] = &[
         (
             &["checkpoint", "--image-path", "/x", "c"],
@@ -111,7 +113,7 @@ fn what_husk_cannot_do_is_refused_in_words() {
             &["create", "--preserve-fds", "1", "c"],
             "--preserve-fds: open descriptors of the host cannot be passed into a machine",
         ),
-        (&["--systemd-cgroup", "create", "c"], "--systemd-cgroup: "),
+        (&["--systemd-cgroup", "create", "c"], "expected cgroupsPath to be of format \"slice:prefix:name\""),
     ];
     for (words, message) in table {
         let ran = place.husk(words);
@@ -189,7 +191,8 @@ fn features_name_only_what_works() {
     let features: Value = serde_json::from_str(&ran.out).unwrap();
     serde_json::from_value::<oci_spec::runtime::Features>(features.clone()).unwrap();
     assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
-    assert_eq!(features["linux"]["cgroup"]["v1"], false);
+    let groups = &features["linux"]["cgroup"];
+    assert_eq!((&groups["v1"], &groups["systemd"], &groups["systemdUser"]), (&json!(false), &json!(true), &json!(false)));
     let list = |value: &Value| {
         value.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };

@@ -93,9 +93,10 @@ pub enum Call {
         /// The vsock port.
         port: u32,
     },
-    /// Steps the wall clock, after a pause or a restore.
+    /// Sets the wall clock to the host's: before a container begins, after a pause or a restore, and when the host's own
+    /// was set.
     SetClock {
-        /// Nanoseconds since the epoch.
+        /// Nanoseconds since the epoch when this was sent, for an agent that cannot read the host's clock.
         nanoseconds: u64,
     },
 }

@@ -1,14 +1,13 @@
-//! SetClock: the wall clock, after the guest has stood still.
+//! SetClock: the wall clock, when the host's and ours may have parted.
 
 use super::{Outcome, refused};
+use crate::agent::Agent;
 use husk_protocol::Answer;
-use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_settime};
-use std::time::Duration;
 
-/// Steps it.
-pub fn call(nanoseconds: u64) -> Outcome {
-    let time = TimeSpec::from(Duration::from_nanos(nanoseconds));
-    clock_settime(ClockId::CLOCK_REALTIME, time).map_err(|errno| refused("set the clock", errno.desc()))?;
+/// Sets it.
+pub fn call(agent: &mut Agent, nanoseconds: u64) -> Outcome {
+    let machine = &agent.machine;
+    let set = agent.clock.set(nanoseconds, || machine.host_clock());
+    set.map_err(|error| refused("set the clock", error))?;
     Ok(Some(Answer::Done))
 }

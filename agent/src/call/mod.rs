@@ -40,7 +40,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
         Call::ServeNames { port } => network::serve_names(agent, port),
         Call::Relay { port } => relay::call(agent, port),
-        Call::SetClock { nanoseconds } => clock::call(nanoseconds),
+        Call::SetClock { nanoseconds } => clock::call(agent, nanoseconds),
     };
     match answer {
         Ok(Some(answer)) => agent.reply(id, Ok(answer)),

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // raw system calls: neither nix nor libc wrap these
 
 pub mod bpf;
+pub mod clock;
 pub mod clone;
 mod error;
 pub mod file;

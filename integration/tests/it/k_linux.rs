@@ -207,19 +207,3 @@ fn labels_are_refused_or_ignored_as_the_operator_says() {
     bundle.set("/process/selinuxLabel", json!("system_u:system_r:container_t:s0"));
     run_configured(&bundle, "[container]\nsecurity_labels = \"ignore\"\n").ok();
 }
-
-#[test]
-fn a_systemd_cgroup_is_refused_where_there_is_no_systemd() {
-    let mut bundle = Bundle::new(Image::Busybox, &["true"]);
-    bundle.set("/linux/cgroupsPath", json!("system.slice:husk:one"));
-    let path = bundle.write().to_owned();
-    let output = Runtime::Husk.call([
-        "--systemd-cgroup".as_ref(),
-        "run".as_ref(),
-        "-b".as_ref(),
-        path.as_os_str(),
-        "one".as_ref(),
-    ]);
-    assert_eq!(output.code, 1);
-    assert!(output.stderr.contains("systemd"), "{output:?}");
-}

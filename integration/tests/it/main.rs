@@ -20,6 +20,7 @@ mod o_network;
 mod p_files;
 mod q_mounts;
 mod q_sockets;
+mod q_systemd;
 mod r_work;
 mod s_large;
 mod t_cpython;

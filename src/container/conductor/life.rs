@@ -13,6 +13,7 @@ use super::{Conductor, deadline, failed, pause, raise, refused};
 use crate::agent::CallError;
 use crate::config::hook;
 use crate::error::ErrorKind;
+use crate::host::clock::Jumps;
 use crate::machine::control::Phase;
 use crate::machine::order::{self, Failed, Report};
 use crate::process::exit::{GUEST_LOST, KILLED};
@@ -38,6 +39,8 @@ pub struct Life {
     pub terminal: Option<OwnedFd>,
     /// The container's first process's streams.
     pub offered: Offered,
+    /// Jumps of the host's clock, which the guest's is to follow.
+    pub jumps: Jumps,
 }
 
 /// What it begins with.
@@ -56,6 +59,8 @@ struct Woken {
     parent: bool,
     /// Signals that arrived.
     signals: Vec<Arrived>,
+    /// The host's clock has jumped.
+    jumped: bool,
 }
 
 impl Life {
@@ -98,7 +103,7 @@ impl Life {
             relay.settle();
         }
         tracing::debug!(milliseconds = elapsed(since), "the container exists");
-        // Once more, to the millisecond: the agent may have been busy when it was told first, and is not now.
+        // Once more: where the agent cannot read the host's clock, it may have been busy when it was told first.
         self.conductor.tell(pause::set_clock());
         // Before the report, so that a `start` that follows it at once finds it so.
         self.conductor.lock().phase = Phase::Created;
@@ -184,6 +189,10 @@ impl Life {
                 break None;
             }
             let woken = self.wait(None, until);
+            // A paused guest is told when it is resumed.
+            if woken.jumped && self.conductor.lock().phase != Phase::Paused {
+                self.conductor.tell(pause::set_clock());
+            }
             woken.signals.into_iter().for_each(|signal| self.pass_on(signal));
         };
         match ended {
@@ -289,13 +298,14 @@ impl Life {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.conductor.attention.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.conductor.guest.end(), PollFlags::POLLIN),
+            PollFd::new(self.jumps.as_fd(), PollFlags::POLLIN),
         ];
         watched.extend(parent.map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
         // It fails for a signal only, and those are blocked.
         let _ = poll(&mut watched, timeout);
         let parent = parent.is_some() && watched.last().and_then(PollFd::any).unwrap_or(false);
         let _ = self.conductor.attention.read();
-        Woken { parent, signals: std::iter::from_fn(|| self.signals.next()).collect() }
+        Woken { parent, signals: std::iter::from_fn(|| self.signals.next()).collect(), jumped: self.jumps.any() }
     }
 
     /// The guest has ended, or its agent is gone: how, and what its kernel said last.

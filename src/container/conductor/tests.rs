@@ -5,6 +5,7 @@ use super::streams::Offered;
 use super::streams::testing::Board;
 use super::*;
 use crate::device::vsock::Endpoint;
+use crate::host::clock::Jumps;
 use crate::machine::control::client::{self, ClientError, Connection};
 use crate::machine::control::wire::WireError;
 use crate::machine::control::{Command, Outcome, listen_at, server};
@@ -249,7 +250,7 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
     let container = container(args);
     let led = conductor.clone();
     let life = std::thread::spawn(move || {
-        let life = Life { conductor: led, signals: Signals::take().unwrap(), terminal: None, offered };
+        let life = Life { conductor: led, signals: Signals::take().unwrap(), terminal: None, offered, jumps: Jumps::open().unwrap() };
         life.create(&theirs, Boot { container, since: Instant::now(), timeout })?;
         drop(theirs);
         Ok(life.lead())
