@@ -42,10 +42,9 @@ pub fn find(
 ) -> Result<Option<Placement>, ContainerError> {
     let wanted = &decision.cgroup;
     let unit = match systemd {
-        true => Some((
-            Unit::parse(wanted.path.as_deref(), id)?,
-            unit::added(&decision.annotations, operator)?,
-        )),
+        true => {
+            Some((Unit::parse(wanted.path.as_deref(), id)?, unit::added(&decision.annotations, operator)?))
+        }
         false => None,
     };
     if unit.is_some() && !systemd::is_running() {
@@ -80,12 +79,7 @@ impl Placement {
     }
 
     /// Makes the group, with limits, around process `pid`, which has not used anything yet.
-    pub fn take_in<'a>(
-        &self,
-        pid: i32,
-        limits: &Files,
-        undo: &mut Undo<'a>,
-    ) -> Result<(), ContainerError> {
+    pub fn take_in<'a>(&self, pid: i32, limits: &Files, undo: &mut Undo<'a>) -> Result<(), ContainerError> {
         match &self.unit {
             None => {
                 let made = self.group.create()?;

@@ -96,8 +96,7 @@ impl Systemd {
         let Variant::Str(text) = &*version else {
             return Err(SystemdError::Version(BusError::Form("the version is no text".into())));
         };
-        let digits: String =
-            text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
+        let digits: String = text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
         digits.parse().map_err(|_| SystemdError::Version(BusError::Form(format!("version {text:?}"))))
     }
 

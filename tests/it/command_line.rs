@@ -192,7 +192,10 @@ fn features_name_only_what_works() {
     serde_json::from_value::<oci_spec::runtime::Features>(features.clone()).unwrap();
     assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
     let groups = &features["linux"]["cgroup"];
-    assert_eq!((&groups["v1"], &groups["systemd"], &groups["systemdUser"]), (&json!(false), &json!(true), &json!(false)));
+    assert_eq!(
+        (&groups["v1"], &groups["systemd"], &groups["systemdUser"]),
+        (&json!(false), &json!(true), &json!(false))
+    );
     let list = |value: &Value| {
         value.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };

@@ -19,6 +19,10 @@ impl Machine for Ports {
         Ok(())
     }
 
+    fn host_clock(&self) -> Option<OwnedFd> {
+        None
+    }
+
     fn leave(&self) -> ! {
         std::process::exit(0)
     }

@@ -55,7 +55,8 @@ fn seen(runtime: Runtime) -> BTreeMap<String, String> {
             "SubState",
         ],
     );
-    let group = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("the process is there");
+    let group =
+        fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("the process is there");
     seen.insert("/proc/PID/cgroup".into(), group.trim().into());
     container.call("delete", &["--force"]).ok();
     assert_eq!(systemd::units("it-"), Vec::<String>::new(), "{runtime:?} leaves a unit");
@@ -88,13 +89,19 @@ fn all_verbs_work_on_a_container_in_a_unit() {
         let limit: u64 = group("memory.max").parse().expect("a number");
         assert!(limit > 134_217_728, "{limit} leaves no room for the machine");
         assert_eq!(told()["MemoryMax"], limit.to_string());
-        assert_eq!((told()["CPUQuotaPerSecUSec"].as_str(), group("cpu.max").as_str()), ("840ms", "83333 100000"));
+        assert_eq!(
+            (told()["CPUQuotaPerSecUSec"].as_str(), group("cpu.max").as_str()),
+            ("840ms", "83333 100000")
+        );
         assert_eq!(told()["TasksMax"], group("pids.max"));
 
         container.call("start", &[]).ok();
         container.wait_for("running");
         container.call_with("update", &["--cpu-quota", "50000", "--pids-limit", "20"], &[]).ok();
-        assert_eq!((told()["CPUQuotaPerSecUSec"].as_str(), group("cpu.max").as_str()), ("1s", "100000 100000"));
+        assert_eq!(
+            (told()["CPUQuotaPerSecUSec"].as_str(), group("cpu.max").as_str()),
+            ("1s", "100000 100000")
+        );
         assert_eq!(told()["TasksMax"], group("pids.max"));
         assert_eq!(container.sh("cat /sys/fs/cgroup/pids.max").ok().stdout, "20\n");
 
@@ -105,7 +112,8 @@ fn all_verbs_work_on_a_container_in_a_unit() {
         let stand_in = fs::read_to_string(&pid_file).expect("a pid file");
         assert!(group("cgroup.procs").lines().any(|pid| pid == stand_in.trim()), "{}", group("cgroup.procs"));
         let listed: Vec<i32> =
-            serde_json::from_str(&container.call_with("ps", &["--format", "json"], &[]).ok().stdout).expect("pids");
+            serde_json::from_str(&container.call_with("ps", &["--format", "json"], &[]).ok().stdout)
+                .expect("pids");
         assert!(listed.contains(&container.pid()), "{listed:?}");
         container.call_with("events", &["--stats"], &[]).ok();
         container.call("pause", &[]).ok();
@@ -140,16 +148,31 @@ fn what_ends_or_fails_leaves_no_unit_and_errors_are_those_of_runc() {
         assert_eq!(systemd::units("it-"), Vec::<String>::new());
         // One that failed and was not forgotten is in nobody's way.
         let mut failing = Command::new("systemd-run");
-        failing.args(["--quiet", "--scope", "--slice=system.slice", "--unit=it-one", "-p", "RuntimeMaxSec=1", "sleep", "60"]);
+        failing.args([
+            "--quiet",
+            "--scope",
+            "--slice=system.slice",
+            "--unit=it-one",
+            "-p",
+            "RuntimeMaxSec=1",
+            "sleep",
+            "60",
+        ]);
         assert_ne!(husk_integration::runtime::run(failing).code, 0);
         assert_eq!(systemd::properties(SCOPE, &["ActiveState"])["ActiveState"], "failed");
         run(Runtime::Husk, |_| {}).ok();
 
         run(Runtime::Husk, |bundle| bundle.args(&["/no/such/program"]));
-        let unknown = |bundle: &mut Bundle| bundle.set("/annotations/org.systemd.property.Documentation", json!("5"));
-        for (runtime, change) in [(Runtime::Husk, &unknown as &dyn Fn(&mut Bundle)), (Runtime::Runc, &unknown)] {
+        let unknown =
+            |bundle: &mut Bundle| bundle.set("/annotations/org.systemd.property.Documentation", json!("5"));
+        for (runtime, change) in
+            [(Runtime::Husk, &unknown as &dyn Fn(&mut Bundle)), (Runtime::Runc, &unknown)]
+        {
             let refused = run(runtime, change);
-            assert!(refused.code == 1 && refused.stderr.contains("unable to start unit \"it-one.scope\""), "{refused:?}");
+            assert!(
+                refused.code == 1 && refused.stderr.contains("unable to start unit \"it-one.scope\""),
+                "{refused:?}"
+            );
         }
         let paths = ["/a/b", "a:b", "x:p:n", "a--b.slice:p:n"];
         for path in paths {
@@ -159,7 +182,13 @@ fn what_ends_or_fails_leaves_no_unit_and_errors_are_those_of_runc() {
                 refused.stderr
             };
             let expected = last(Runtime::Runc);
-            let expected = expected.trim().trim_end_matches('"').rsplit_once("failed: ").expect("runc's form").1.to_owned();
+            let expected = expected
+                .trim()
+                .trim_end_matches('"')
+                .rsplit_once("failed: ")
+                .expect("runc's form")
+                .1
+                .to_owned();
             let expected = expected.replace("\\\"", "\"");
             assert!(last(Runtime::Husk).contains(&expected), "{path}: {expected}");
         }

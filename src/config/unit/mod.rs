@@ -41,7 +41,8 @@ impl Unit {
             return Err(invalid(field, format!("{expected}, got {path:?} instead")));
         };
         if subject.ends_with(".slice") {
-            let instead = "a slice holds no processes of its own; a container needs a name that does not end in .slice";
+            let instead =
+                "a slice holds no processes of its own; a container needs a name that does not end in .slice";
             return Err(unsupported(field, instead));
         }
         let slice = if slice.is_empty() { USUAL_SLICE } else { slice };
@@ -195,13 +196,16 @@ pub fn added(annotations: &BTreeMap<String, String>, operator: &Operator) -> Res
         }
         let value = text::parse(value)
             .map_err(|reason| invalid(&field, format!("{value:?}: value parse error: {reason}")))?;
-        added.push(match name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase())) {
-            Some(stem) => {
-                let value = microseconds(&value).ok_or_else(|| invalid(&field, "is not a number of seconds"))?;
-                (format!("{stem}USec"), value.into())
-            }
-            None => (name.to_owned(), value),
-        });
+        added.push(
+            match name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase())) {
+                Some(stem) => {
+                    let value =
+                        microseconds(&value).ok_or_else(|| invalid(&field, "is not a number of seconds"))?;
+                    (format!("{stem}USec"), value.into())
+                }
+                None => (name.to_owned(), value),
+            },
+        );
     }
     Ok(added)
 }
@@ -309,7 +313,10 @@ mod tests {
             ["MemoryMax=uint64 1048576", "MemorySwapMax=uint64 18446744073709551615", "TasksMax=uint64 328"]
         );
         let quota = [("cpu.max", "33333 100000")];
-        assert_eq!(told(&quota, 257), ["CPUQuotaPeriodUSec=uint64 100000", "CPUQuotaPerSecUSec=uint64 340000"]);
+        assert_eq!(
+            told(&quota, 257),
+            ["CPUQuotaPeriodUSec=uint64 100000", "CPUQuotaPerSecUSec=uint64 340000"]
+        );
         assert_eq!(told(&quota, 241), ["CPUQuotaPerSecUSec=uint64 340000"]);
         assert_eq!(
             told(&[("cpu.max", "max 50000")], 257),
@@ -333,11 +340,16 @@ mod tests {
             one("TimeoutStopSec", "1.5", &[]).unwrap(),
             ("TimeoutStopUSec".into(), Variant::from(1_500_000_u64))
         );
-        assert_eq!(one("CollectMode", "'inactive-or-failed'", &[]).unwrap().1, Variant::from("inactive-or-failed"));
+        assert_eq!(
+            one("CollectMode", "'inactive-or-failed'", &[]).unwrap().1,
+            Variant::from("inactive-or-failed")
+        );
         let refused = one("MemoryMax", "uint64 5", &[]).unwrap_err().to_string();
         assert!(refused.contains("not allowed by the operator"), "{refused}");
         assert!(one("MemoryMax", "uint64 5", &["org.systemd.property.MemoryMax"]).is_ok());
-        for (name, value) in [("X", "1"), ("Time out", "1"), ("After", "nothing"), ("TimeoutStopSec", "'soon'")] {
+        for (name, value) in
+            [("X", "1"), ("Time out", "1"), ("After", "nothing"), ("TimeoutStopSec", "'soon'")]
+        {
             assert!(one(name, value, &[]).is_err(), "{name}={value}");
         }
         let others = BTreeMap::from([("org.example".to_owned(), "x".to_owned())]);

@@ -305,7 +305,11 @@ impl Life {
         let _ = poll(&mut watched, timeout);
         let parent = parent.is_some() && watched.last().and_then(PollFd::any).unwrap_or(false);
         let _ = self.conductor.attention.read();
-        Woken { parent, signals: std::iter::from_fn(|| self.signals.next()).collect(), jumped: self.jumps.any() }
+        Woken {
+            parent,
+            signals: std::iter::from_fn(|| self.signals.next()).collect(),
+            jumped: self.jumps.any(),
+        }
     }
 
     /// The guest has ended, or its agent is gone: how, and what its kernel said last.

@@ -250,7 +250,13 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
     let container = container(args);
     let led = conductor.clone();
     let life = std::thread::spawn(move || {
-        let life = Life { conductor: led, signals: Signals::take().unwrap(), terminal: None, offered, jumps: Jumps::open().unwrap() };
+        let life = Life {
+            conductor: led,
+            signals: Signals::take().unwrap(),
+            terminal: None,
+            offered,
+            jumps: Jumps::open().unwrap(),
+        };
         life.create(&theirs, Boot { container, since: Instant::now(), timeout })?;
         drop(theirs);
         Ok(life.lead())

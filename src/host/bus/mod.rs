@@ -97,7 +97,8 @@ impl Bus {
 
     /// The answer to a call.
     pub fn answer(&mut self, serial: u32) -> Result<Message, BusError> {
-        let message = self.next(|message| matches!(message.kind, Kind::Reply(of) | Kind::Error(of) if of == serial))?;
+        let message =
+            self.next(|message| matches!(message.kind, Kind::Reply(of) | Kind::Error(of) if of == serial))?;
         match message.kind {
             Kind::Reply(_) => Ok(message),
             _ => {
@@ -108,11 +109,7 @@ impl Bus {
     }
 
     /// The next signal of this name (`INTERFACE.MEMBER`) that is `wanted`.
-    pub fn signal(
-        &mut self,
-        name: &str,
-        wanted: impl Fn(&Message) -> bool,
-    ) -> Result<Message, BusError> {
+    pub fn signal(&mut self, name: &str, wanted: impl Fn(&Message) -> bool) -> Result<Message, BusError> {
         self.next(|message| message.kind == Kind::Signal && message.name == name && wanted(message))
     }
 
@@ -170,7 +167,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     /// Someone at `path` who answers the authentication with `word` and then sends `bytes`.
-    fn peer(path: &Path, word: &'static str, bytes: Vec<u8>) -> std::thread::JoinHandle<(Vec<u8>, UnixStream)> {
+    fn peer(
+        path: &Path,
+        word: &'static str,
+        bytes: Vec<u8>,
+    ) -> std::thread::JoinHandle<(Vec<u8>, UnixStream)> {
         let listener = UnixListener::bind(path).unwrap();
         std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
