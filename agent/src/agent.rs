@@ -72,6 +72,7 @@ impl Agent {
         let control_interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
         poll.add(&control, Source::Control, control_interest)?;
         poll.add(&children, Source::Children, EpollFlags::EPOLLIN)?;
+        let clock = Clock::open(machine.host_clock());
         Ok(Self {
             machine,
             shared: Shared::default(),
@@ -83,7 +84,7 @@ impl Agent {
             processes: Processes::default(),
             jobs: Jobs::default(),
             streams: Streams::default(),
-            clock: Clock::default(),
+            clock,
             null: file::open_at(file::here(), c"/dev/null", libc::O_RDWR, 0, 0)?,
             own_pids: file::open_at(file::here(), c"/proc/self/ns/pid", libc::O_RDONLY, 0, 0)?,
             control_interest,

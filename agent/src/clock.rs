@@ -1,11 +1,11 @@
 //! The wall clock: the host's, to a fraction of a millisecond.
 //!
 //! ```text
-//!   the host says SetClock (a container begins, is resumed; the host's own clock was set, or the host woke up)
-//!        -> step                        by what the host's clock shows, read here; else to what was said
-//!   every minute
-//!        -> a little off: slew          a host whose clock is disciplined drifts away from the counter that drives ours
-//!        -> far off: leave it           somebody with the right to do so has set it inside
+//!   the agent begins                  -> step    by what the host's clock shows, read here
+//!   the host says SetClock            -> step    the same; where it cannot be read, to what was said
+//!     (a container exists, is resumed; the host's own clock was set, or the host woke up)
+//!   every minute, a little off        -> slew    a host's disciplined clock drifts away from the counter that drives ours
+//!   every minute, far off             -> leave   somebody with the right to do so has set it inside
 //! ```
 //! The host's clock is read through KVM's PTP device. What comes in a message is late by as long as the message took, so
 //! it is only used where there is no such device (a host whose own clock is not driven by its time stamp counter).
@@ -19,7 +19,6 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How it is kept.
-#[derive(Default)]
 pub struct Clock {
     /// The host's clock, when it was found to be readable.
     host: Option<OwnedFd>,
@@ -28,25 +27,37 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Sets it to the host's, which was `told` (nanoseconds since the epoch) when the message was sent. `host` opens the
-    /// device that reads the host's clock, once.
-    pub fn set(&mut self, told: u64, host: impl FnOnce() -> Option<OwnedFd>) -> Result<()> {
-        if self.host.is_none() {
-            self.host = host();
-        }
-        match self.read() {
+    /// A clock that `host`, a device that shows the host's, has set, if there is one that can be read.
+    pub fn open(host: Option<OwnedFd>) -> Self {
+        let mut clock = Self { host, next: None };
+        match clock.read() {
             Some(Ok(reading)) => {
-                self.next = Instant::now().checked_add(INTERVAL);
-                // What a slew has still to do would come on top.
-                clock::slew(0)?;
-                clock::step(ahead(reading))
+                if let Err(error) = clock.step(reading) {
+                    log::error(&format!("set the clock: {error}"));
+                }
             }
+            _ => clock.host = None,
+        }
+        clock
+    }
+
+    /// Sets it to the host's, which was `told` (nanoseconds since the epoch) when the message was sent.
+    pub fn set(&mut self, told: u64) -> Result<()> {
+        match self.read() {
+            Some(Ok(reading)) => self.step(reading),
             _ => {
                 (self.host, self.next) = (None, None);
                 let time = TimeSpec::from(Duration::from_nanos(told));
                 clock_settime(ClockId::CLOCK_REALTIME, time).map_err(Error)
             }
         }
+    }
+
+    fn step(&mut self, reading: Reading) -> Result<()> {
+        self.next = Instant::now().checked_add(INTERVAL);
+        // What a slew has still to do would come on top.
+        clock::slew(0)?;
+        clock::step(ahead(reading))
     }
 
     /// How long the loop may wait, in milliseconds.
@@ -113,7 +124,7 @@ mod tests {
 
     #[test]
     fn nothing_is_looked_at_before_the_clock_was_set_by_the_hosts() {
-        let mut clock = Clock::default();
+        let mut clock = Clock::open(None);
         assert_eq!(clock.patience(), None);
         clock.keep();
         assert_eq!(clock.next, None);

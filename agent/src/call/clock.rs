@@ -6,8 +6,6 @@ use husk_protocol::Answer;
 
 /// Sets it.
 pub fn call(agent: &mut Agent, nanoseconds: u64) -> Outcome {
-    let machine = &agent.machine;
-    let set = agent.clock.set(nanoseconds, || machine.host_clock());
-    set.map_err(|error| refused("set the clock", error))?;
+    agent.clock.set(nanoseconds).map_err(|error| refused("set the clock", error))?;
     Ok(Some(Answer::Done))
 }

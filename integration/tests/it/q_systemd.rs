@@ -170,7 +170,7 @@ fn what_ends_or_fails_leaves_no_unit_and_errors_are_those_of_runc() {
         {
             let refused = run(runtime, change);
             assert!(
-                refused.code == 1 && refused.stderr.contains("unable to start unit \"it-one.scope\""),
+                refused.code == 1 && refused.stderr.contains("unable to start unit \\\"it-one.scope\\\""),
                 "{refused:?}"
             );
         }

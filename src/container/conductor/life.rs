@@ -78,8 +78,6 @@ impl Life {
         self.conductor.settle_network()?;
         let conductor = Arc::clone(&self.conductor);
         let agent = self.conductor.agent.get().ok_or_else(|| failed(&CallError::Over))?;
-        // What KVM tells a guest of the wall clock can be seconds off (seen: as long as the boot had taken).
-        self.conductor.tell(pause::set_clock());
         agent.begin(Call::Create(Box::new(container)), move |outcome| {
             conductor.lock().created = Some(outcome);
             conductor.attend();
@@ -103,7 +101,8 @@ impl Life {
             relay.settle();
         }
         tracing::debug!(milliseconds = elapsed(since), "the container exists");
-        // Once more: where the agent cannot read the host's clock, it may have been busy when it was told first.
+        // What KVM tells a guest of the wall clock can be seconds off (seen: as long as the boot had taken). An agent that can
+        // read the host's has done so; one that cannot is not busy now, and hears of it in time.
         self.conductor.tell(pause::set_clock());
         // Before the report, so that a `start` that follows it at once finds it so.
         self.conductor.lock().phase = Phase::Created;
