@@ -44,7 +44,11 @@ impl Tun {
         nix::fcntl::fcntl(&tun, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         let name = super::netlink::message::text(&request.name);
         let index = nix::net::if_::if_nametoindex(name.as_str())?;
-        Ok(Tap { tun, name, index })
+        let mut tap = Tap { tun, name, index, cuts_datagrams: true };
+        // Linux 6.2. What is set here is set anew when a driver is ready.
+        tap.cuts_datagrams = tap.set_offloads(offload::CSUM | offload::USO).is_ok();
+        tap.set_offloads(0)?;
+        Ok(tap)
     }
 }
 
@@ -56,6 +60,8 @@ pub struct Tap {
     pub name: String,
     /// Its number there.
     pub index: u32,
+    /// Whether its kernel takes UDP datagrams that are not yet cut.
+    pub cuts_datagrams: bool,
 }
 
 impl Tap {
@@ -278,6 +284,8 @@ pub mod offload {
     pub const TSO6: u32 = 0x04;
     /// With ECN.
     pub const TSO_ECN: u32 = 0x08;
+    /// Several UDP datagrams in one, over IPv4 and IPv6: the kernel takes both bits or none.
+    pub const USO: u32 = 0x20 | 0x40;
 }
 
 // linux/if_link.h, linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h

@@ -44,6 +44,9 @@ use std::sync::Arc;
 /// Where frames go to and come from: each read or write of the descriptor is one frame with a header before it, and
 /// never waits.
 pub trait Port: AsFd + Send {
+    /// Whether it can take and give UDP datagrams that are not yet cut; older hosts cannot. Asked once.
+    fn cuts_datagrams(&self) -> bool;
+
     /// Called when the driver is ready: the kinds of unfinished frames that it takes.
     fn accept(&self, offloads: Offloads) -> io::Result<()>;
 }
@@ -59,12 +62,15 @@ pub struct Offloads {
     pub tcp6: bool,
     /// Such with ECN.
     pub ecn: bool,
+    /// Several UDP datagrams in one, over IPv4 and IPv6.
+    pub udp: bool,
 }
 
 /// The network device.
 pub struct Net {
     saved: Saved,
     config: Arc<ConfigSpace>,
+    features: u64,
     port: Box<dyn Port>,
 }
 
@@ -78,8 +84,9 @@ pub struct Saved {
 impl Net {
     /// A device with this address.
     pub fn new(saved: Saved, port: Box<dyn Port>) -> Net {
+        let features = if port.cuts_datagrams() { FEATURES | UDP_FEATURES } else { FEATURES };
         // struct virtio_net_config, as far as the features have it.
-        Net { saved, config: ConfigSpace::new(saved.mac.to_vec(), 0..0), port }
+        Net { saved, config: ConfigSpace::new(saved.mac.to_vec(), 0..0), features, port }
     }
 
     /// What to keep.
@@ -93,7 +100,7 @@ impl Device for Net {
         Description {
             name: "net",
             id: DEVICE_ID,
-            features: FEATURES,
+            features: self.features,
             queue_sizes: vec![QUEUE_SIZE; 2],
             config: self.config.clone(),
         }
@@ -106,6 +113,8 @@ impl Device for Net {
             tcp4: has(feature::GUEST_TSO4),
             tcp6: has(feature::GUEST_TSO6),
             ecn: has(feature::GUEST_ECN),
+            // A TAP knows both or none.
+            udp: has(feature::GUEST_USO4) && has(feature::GUEST_USO6),
         };
         self.port
             .accept(guest)
@@ -123,6 +132,7 @@ impl Offloads {
             tcp4: has(feature::HOST_TSO4),
             tcp6: has(feature::HOST_TSO6),
             ecn: has(feature::HOST_ECN),
+            udp: has(feature::HOST_USO),
         }
     }
 }
@@ -153,6 +163,9 @@ const FEATURES: u64 = feature::CSUM
     | feature::HOST_ECN
     | feature::MRG_RXBUF;
 
+/// With a port that cuts datagrams.
+const UDP_FEATURES: u64 = feature::GUEST_USO4 | feature::GUEST_USO6 | feature::HOST_USO;
+
 /// Virtio 1.2, 5.1.3.
 mod feature {
     pub const CSUM: u64 = 1;
@@ -165,6 +178,10 @@ mod feature {
     pub const HOST_TSO6: u64 = 1 << 12;
     pub const HOST_ECN: u64 = 1 << 13;
     pub const MRG_RXBUF: u64 = 1 << 15;
+    // Virtio 1.3.
+    pub const GUEST_USO4: u64 = 1 << 54;
+    pub const GUEST_USO6: u64 = 1 << 55;
+    pub const HOST_USO: u64 = 1 << 56;
 }
 
 // Virtio 1.2, 5.1.1.

@@ -12,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 /// A network whose other end the test holds: one datagram is one frame.
 struct Socket {
     ours: OwnedFd,
+    cuts: bool,
     told: Arc<Mutex<Vec<Offloads>>>,
 }
 
@@ -22,6 +23,10 @@ impl AsFd for Socket {
 }
 
 impl Port for Socket {
+    fn cuts_datagrams(&self) -> bool {
+        self.cuts
+    }
+
     fn accept(&self, offloads: Offloads) -> io::Result<()> {
         self.told.lock().unwrap().push(offloads);
         Ok(())
@@ -39,13 +44,19 @@ const TX: usize = 1;
 const SOON: Duration = Duration::from_millis(100);
 
 fn scene() -> Scene {
+    scene_with(true)
+}
+
+/// On a host that cuts datagrams, or does not.
+fn scene_with(cuts: bool) -> Scene {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let (ours, world) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).unwrap();
     for end in [&ours, &world] {
         setsockopt(end, sockopt::SndBuf, &(4 << 20)).unwrap();
     }
     let told = Arc::default();
-    let net = Net::new(Saved { mac: [2, 0, 0, 0, 0, 1] }, Box::new(Socket { ours, told: Arc::clone(&told) }));
+    let net =
+        Net::new(Saved { mac: [2, 0, 0, 0, 0, 1] }, Box::new(Socket { ours, cuts, told: Arc::clone(&told) }));
     Scene { driver: Driver::start(net), world, told }
 }
 
@@ -93,6 +104,21 @@ fn frames_reach_the_world_with_a_header_made_anew() {
     let odd = Chain::new().readable(&sent[..5]).readable(&sent[5..100]).readable(&sent[100..200]);
     scene.driver.offer(TX, &odd).unwrap();
     assert_eq!(scene.hear().unwrap(), &sent[..200]);
+}
+
+#[test]
+fn datagrams_are_left_whole_only_where_the_host_cuts_them() {
+    for cuts in [true, false] {
+        let mut scene = scene_with(cuts);
+        let mut sent = frame(6042, 1);
+        sent[..10].copy_from_slice(&[1, 5, 42, 0, 200, 0, 34, 0, 6, 0]);
+        scene.driver.offer(TX, &Chain::new().readable(&sent[..])).unwrap();
+        assert_eq!(scene.driver.wait(TX).length, 0);
+        scene.driver.offer(TX, &Chain::new().readable(frame(60, 9))).unwrap();
+        let heard = scene.hear().unwrap();
+        assert!(if cuts { heard == sent } else { heard == frame(60, 9) }, "{cuts} {}", heard.len());
+        assert_eq!(scene.told.lock().unwrap()[0].udp, cuts);
+    }
 }
 
 #[test]

@@ -162,12 +162,17 @@ impl AsFd for Wire {
 }
 
 impl Port for Wire {
+    fn cuts_datagrams(&self) -> bool {
+        self.0.cuts_datagrams
+    }
+
     fn accept(&self, offloads: Offloads) -> io::Result<()> {
         let flags = [
             (offloads.checksum, offload::CSUM),
             (offloads.tcp4, offload::TSO4),
             (offloads.tcp6, offload::TSO6),
             (offloads.ecn, offload::TSO_ECN),
+            (offloads.udp, offload::USO),
         ];
         let flags = flags.into_iter().filter(|(taken, _)| *taken).fold(0, |all, (_, flag)| all | flag);
         // Without checksums the kernel refuses all the others.
