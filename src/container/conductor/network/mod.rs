@@ -269,13 +269,14 @@ impl Worker {
             adopted.values().map(|one| one.tap.index).chain(self.idle.iter().map(|tap| tap.index)).collect();
         let snapshot = Snapshot::take(&mut self.netlink, |index, link| adopt::is_wanted(index, link, &ours))
             .map_err(NetworkError::Look)?;
-        self.let_go(&snapshot, &ours)?;
+        // One that cannot be had is no reason to leave the others as they are.
+        let mut outcome = self.let_go(&snapshot, &ours);
         for (index, link) in &snapshot.links {
             if adopt::is_wanted(*index, link, &ours) {
-                self.adopt(*index, link)?;
+                outcome = outcome.and(self.adopt(*index, link));
             }
         }
-        let Some(guest) = self.shared.guest.get().map(Arc::clone) else { return Ok(()) };
+        let Some(guest) = self.shared.guest.get().map(Arc::clone) else { return outcome };
         self.attach(&guest)?;
         let insides =
             self.adopted.iter().filter_map(|(index, one)| Some((*index, one.inside.as_ref()?))).collect();
@@ -294,7 +295,7 @@ impl Worker {
                 inside.name = link.name.clone();
             }
         }
-        self.serve_names(&guest)
+        outcome.and(self.serve_names(&guest))
     }
 
     /// Has the guest's name look-ups reach the namespace's resolver, once it has one.
