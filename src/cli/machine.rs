@@ -135,7 +135,7 @@ impl Prepared {
         let kernel_log = machine.kernel_log();
         let relay = Relay::default();
         machine.share_exports().set_neighbour(Arc::new(relay.clone()));
-        let tuns = Tuns::open();
+        let tuns = Tuns::open(order.machine.vcpus);
         jail.enter().map_err(|error| of(&error))?;
         // TAPs are made while the guest boots.
         let network = Network::begin(machine.spares(), tuns)

@@ -4,6 +4,7 @@ use crate::o_network::{asleep, asleep_in, exec, kill};
 use husk_integration::{
     bundle::{Bundle, Image},
     census::Census,
+    created::Created,
     network::{Bridge, Count, carried, inside, ip},
     runtime::{Output, Runtime, code, wait},
     scenario::{fresh_id, run, size},
@@ -231,13 +232,13 @@ fn a_jumbo_frame_passes_whole() {
 
 #[test]
 fn a_stalled_peer_harms_nobody_else() {
-    let before = Census::take();
     let (mut one, mut other) = (Bridge::new(), Bridge::new());
     let (busy, stalled, third) = (one.namespace(), other.namespace(), other.namespace());
     one.plug(&busy, "eth0", 2);
     other.plug(&busy, "eth1", 2);
     other.plug(&stalled, "eth0", 3);
     other.plug(&third, "eth0", 4);
+    let before = Census::take();
     let (busy_one, stalled_one, third_one) = (asleep(&busy), asleep(&stalled), asleep(&third));
     let reached = |from: &husk_integration::running::Running, to: &str| {
         let all = exec(from, &format!("ping -c 5 -i 0.1 -w 60 {to}"));
@@ -275,7 +276,7 @@ fn a_stalled_peer_harms_nobody_else() {
     assert!(reached(&stalled_one, &other.ipv4(1)), "it is there again");
     drop(unread);
     [busy_one, stalled_one, third_one].into_iter().for_each(kill);
-    drop((one, other, listener, flood));
+    drop((listener, flood));
     before.assert_unchanged();
 }
 
@@ -314,6 +315,75 @@ fn several_interfaces_each_carry_their_own() {
         before = now;
     }
     kill(container);
+}
+
+#[test]
+fn two_vcpus_have_a_pair_of_queues_each() {
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    bridge.plug(&namespace, "eth0", 2);
+    let before = Census::take();
+    let mut bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
+    bundle.join(&namespace);
+    bundle.allow_network();
+    let config = bundle.path.join("husk.toml");
+    std::fs::write(&config, "[machine]\nvcpus = 2\n").expect("it can be written");
+    let container = Created::configured(bundle, &config);
+    container.call("start", &[]).ok();
+    let seen = container.sh("ls /sys/class/net/eth0/queues; nproc").ok().stdout;
+    assert_eq!(seen, "rx-0\nrx-1\ntx-0\ntx-1\n2\n");
+    let threads = || {
+        let names = std::fs::read_dir(format!("/proc/{}/task", container.pid())).expect("it runs").flatten();
+        let name =
+            |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        names.map(name).filter(|name| name.starts_with("net-")).count()
+    };
+    assert_eq!(threads(), 2);
+
+    // Many connections from both vcpus at once, and a pause in their midst.
+    let (many, each) = (16, size(16 << 20, 256 << 10));
+    let listener = TcpListener::bind((bridge.ipv4(1), 0)).expect("the bridge has that address");
+    let port = listener.local_addr().expect("it is bound").port();
+    let counting = std::thread::spawn(move || {
+        let streams: Vec<TcpStream> = (0..many).map(|_| listener.accept().expect("it connects").0).collect();
+        let count = |mut stream: TcpStream| {
+            std::thread::spawn(move || {
+                let count = std::io::copy(&mut stream, &mut std::io::sink()).expect("it can be read");
+                write!(stream, "{count}").expect("it is taken");
+                count
+            })
+        };
+        let counts: Vec<_> = streams.into_iter().map(count).collect();
+        counts.into_iter().map(|count| count.join().expect("no panic")).collect::<Vec<u64>>()
+    });
+    container
+        .sh(&format!(
+            "for i in $(seq {many}); do (head -c {each} /dev/zero | nc {} {port}) >/dev/null 2>&1 & done",
+            bridge.ipv4(1)
+        ))
+        .ok();
+    container.call("pause", &[]).ok();
+    std::thread::sleep(Duration::from_millis(300));
+    container.call("resume", &[]).ok();
+    assert_eq!(counting.join().expect("no panic"), vec![each; many]);
+    assert_eq!(threads(), 2, "they are as they were");
+    let carried = carried(&namespace, "husk0");
+    assert!(carried.from_guest.bytes > each * many as u64, "{carried:?}");
+
+    // It goes, and comes back in the same TAP.
+    bridge.unplug(2);
+    let looking = "while [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; echo gone";
+    assert_eq!(container.sh(looking).ok().stdout, "gone\n");
+    bridge.plug(&namespace, "eth0", 2);
+    let ping = format!(
+        "until ip addr show eth0 2>/dev/null | grep -q {}/; do sleep 0.1; done; ping -c 3 -i 0.2 -w 20 {} | grep -o ' 0% packet loss'",
+        bridge.ipv4(2),
+        bridge.ipv4(1)
+    );
+    assert_eq!(container.sh(&ping).ok().stdout, " 0% packet loss\n");
+    assert_eq!(threads(), 2);
+    drop(container);
+    before.assert_unchanged();
 }
 
 /// Sends what is given as one, to be cut every so many bytes (UDP_SEGMENT). Arguments: address, port, bytes, and of each.
