@@ -10,9 +10,8 @@ use husk_integration::{
 };
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -167,32 +166,6 @@ fn bytes_arrive_whole_both_ways() {
     stream.read_to_string(&mut back).expect("it comes back");
     assert_eq!(back, "hello");
     kill(container);
-}
-
-#[test]
-fn a_datagram_as_large_as_there_is_arrives_both_ways() {
-    let mut bridge = Bridge::new();
-    let namespace = bridge.namespace();
-    bridge.plug(&namespace, "eth0", 2);
-    let socket = UdpSocket::bind((bridge.ipv4(1), 0)).expect("the bridge has that address");
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
-    let (host, port) = (bridge.ipv4(1), socket.local_addr().expect("it is bound").port());
-    let socket = Arc::new(socket);
-    let at_thread = Arc::clone(&socket);
-    let echo = std::thread::spawn(move || {
-        let socket = at_thread;
-        let mut datagram = vec![0; 70_000];
-        let (length, from) = socket.recv_from(&mut datagram).expect("it arrives");
-        socket.send_to(&datagram[..length], from).expect("it is sent back");
-        length
-    });
-    let perl = format!(
-        "use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto => 'udp', PeerAddr => '{host}', PeerPort => {port});
-         $s->send('x' x 65507); $s->recv(my $back, 70000); print length $back;"
-    );
-    let output = run(Runtime::Husk, Image::Debian, &["perl", "-e", &perl], |bundle| bundle.join(&namespace));
-    assert_eq!(output.ok().stdout, "65507");
-    assert_eq!(echo.join().expect("no panic"), 65_507);
 }
 
 #[test]
