@@ -19,6 +19,7 @@ pub mod created;
 pub mod network;
 pub mod outside;
 pub mod pty;
+pub mod qemu;
 pub mod running;
 pub mod runtime;
 pub mod scenario;

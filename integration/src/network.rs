@@ -1,8 +1,9 @@
 //! A network on the test's machine: a bridge with network namespaces around it, as callers of a runtime make them.
 
 use crate::{bundle::Bundle, runtime};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
+    fs::File,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -15,13 +16,15 @@ pub struct Bridge {
     /// Its interface.
     pub name: String,
     namespaces: Vec<String>,
+    taps: Vec<String>,
 }
 
 impl Bridge {
     /// A new one.
     pub fn new() -> Bridge {
         let number = 100 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let bridge = Bridge { number, name: format!("it-br{number}"), namespaces: Vec::new() };
+        let bridge =
+            Bridge { number, name: format!("it-br{number}"), namespaces: Vec::new(), taps: Vec::new() };
         let name = &bridge.name;
         ip(&format!("link add {name} type bridge"));
         ip(&format!("addr add {}/24 dev {name}", bridge.ipv4(1)));
@@ -64,9 +67,25 @@ impl Bridge {
         ip(&format!("-n {namespace} link set {interface} up"));
     }
 
+    /// A TAP that is a port of the bridge, for somebody who makes a guest of it: there until the bridge goes.
+    pub fn tap(&mut self, member: u32) -> String {
+        let name = self.port(member);
+        ip(&format!("tuntap add dev {name} mode tap vnet_hdr"));
+        ip(&format!("link set {name} master {} up", self.name));
+        self.taps.push(name.clone());
+        name
+    }
+
     /// Removes the interface of a member.
     pub fn unplug(&self, member: u32) {
         ip(&format!("link del {}", self.port(member)));
+    }
+
+    /// Changes what the way from the host to a member carries: the bridge, its port, and the member's interface.
+    pub fn set_mtu(&self, namespace: &str, interface: &str, member: u32, mtu: u32) {
+        ip(&format!("-n {namespace} link set {interface} mtu {mtu}"));
+        ip(&format!("link set {} mtu {mtu}", self.port(member)));
+        ip(&format!("link set {} mtu {mtu}", self.name));
     }
 
     fn port(&self, member: u32) -> String {
@@ -85,7 +104,9 @@ impl Drop for Bridge {
         for namespace in &self.namespaces {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
-        let _ = Command::new("ip").args(["link", "del", &self.name]).status();
+        for link in self.taps.iter().chain([&self.name]) {
+            let _ = Command::new("ip").args(["link", "del", link]).status();
+        }
         // Ports go with their namespaces, a moment later.
         std::thread::sleep(std::time::Duration::from_millis(300));
     }
@@ -105,6 +126,56 @@ pub fn census(namespace: &str) -> String {
     tc.args(["-n", namespace, "qdisc"]);
     let links = ip(&format!("-n {namespace} -br link"));
     links + &runtime::run(tc).ok().stdout
+}
+
+/// Does something in a network namespace.
+#[track_caller]
+pub fn inside<T: Send>(namespace: &str, what: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(format!("/run/netns/{namespace}")).expect("it is there");
+    std::thread::scope(|scope| {
+        let enter = || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("root may");
+            what()
+        };
+        scope.spawn(enter).join().expect("no panic")
+    })
+}
+
+/// What a TAP has carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// Frames that the guest has sent.
+    pub from_guest: Count,
+    /// Frames that the guest's machine has fetched.
+    pub to_guest: Count,
+}
+
+/// How much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// Frames, whole or not yet cut.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Count {
+    /// What came since `before`.
+    pub fn since(self, before: Count) -> Count {
+        Count { packets: self.packets - before.packets, bytes: self.bytes - before.bytes }
+    }
+}
+
+/// What a TAP of a namespace has carried until now.
+#[track_caller]
+pub fn carried(namespace: &str, tap: &str) -> Carried {
+    let links = ip(&format!("-n {namespace} -s -j link show dev {tap}"));
+    let links: Value = serde_json::from_str(&links).expect("it is JSON");
+    let count = |way: &str| {
+        let number = |what: &str| links[0]["stats64"][way][what].as_u64().expect("a number");
+        Count { packets: number("packets"), bytes: number("bytes") }
+    };
+    Carried { from_guest: count("rx"), to_guest: count("tx") }
 }
 
 impl Bundle {

@@ -22,9 +22,12 @@ use crate::process::signal::Signals;
 use crate::process::stdio::{self, Descriptors};
 use crate::process::{self, log, terminal};
 use husk_protocol::CONTROL_PORT;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -132,7 +135,7 @@ impl Prepared {
         let kernel_log = machine.kernel_log();
         let relay = Relay::default();
         machine.share_exports().set_neighbour(Arc::new(relay.clone()));
-        let tuns = Tuns::open();
+        let tuns = Tuns::open(order.machine.vcpus);
         jail.enter().map_err(|error| of(&error))?;
         // TAPs are made while the guest boots.
         let network = Network::begin(machine.spares(), tuns)
@@ -200,8 +203,16 @@ fn enter_network(network: &NetworkNamespace) -> Result<(), Failed> {
         }
         NetworkNamespace::Path(path) => {
             let attempt = || format!("enter the network namespace {}", path.display());
-            let namespace = File::open(path).map_err(|error| host(&attempt(), &error))?;
-            setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|error| host(&attempt(), &error))
+            // A pipe that nobody writes to must not hold us.
+            let namespace = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+            let namespace = namespace.map_err(|error| host(&attempt(), &error))?;
+            setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|error| match error {
+                Errno::EINVAL => failed(
+                    ErrorKind::InvalidArgument,
+                    format!("linux.namespaces: {} is not a network namespace", path.display()),
+                ),
+                error => host(&attempt(), &error),
+            })
         }
     }
 }

@@ -15,6 +15,7 @@ use super::netlink::message::{Attributes, Message, Nest, number};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// /dev/net/tun, not yet an interface of any kind.
 #[derive(Debug)]
@@ -28,43 +29,111 @@ impl Tun {
 
     /// Makes a TAP of it, in the network namespace in which it was opened.
     pub fn make(self) -> io::Result<Tap> {
-        let tun = OwnedFd::from(self.0);
-        let flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR).unwrap_or(0);
+        self.make_with(Vec::new())
+    }
+
+    /// Makes a TAP with several queues, of which the first is on.
+    pub fn make_with(self, others: Vec<Tun>) -> io::Result<Tap> {
+        let several = if others.is_empty() { 0 } else { libc::IFF_MULTI_QUEUE };
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several;
+        // The highest bit is a flag too.
+        let flags = u16::try_from(flags).unwrap_or(0).cast_signed();
         let mut request = Request { name: [0; libc::IFNAMSIZ], flags, rest: [0; 22] };
         for (to, from) in request.name.iter_mut().zip(b"husk%d") {
             *to = *from;
         }
-        // SAFETY: the request reads and writes a `struct ifreq`, which `Request` is.
-        let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-        nix::errno::Errno::result(result)?;
+        let first = self.into_queue(&mut request)?;
         let header: libc::c_int = HEADER;
         // SAFETY: the request reads an int.
-        let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header) };
+        let result = unsafe { libc::ioctl(first.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header) };
         nix::errno::Errno::result(result)?;
-        nix::fcntl::fcntl(&tun, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        // The name is in the request now.
+        let on = |tun| Queue { tun, on: AtomicBool::new(true) };
+        let others = others
+            .into_iter()
+            .map(|other| other.into_queue(&mut request).map(on))
+            .collect::<io::Result<_>>()?;
         let name = super::netlink::message::text(&request.name);
         let index = nix::net::if_::if_nametoindex(name.as_str())?;
-        Ok(Tap { tun, name, index })
+        let mut tap = Tap { first, others, name, index, cuts_datagrams: true };
+        tap.turn_others_off()?;
+        // Linux 6.2. What is set here is set anew when a driver is ready.
+        tap.cuts_datagrams = tap.set_offloads(offload::CSUM | offload::USO).is_ok();
+        tap.set_offloads(0)?;
+        Ok(tap)
+    }
+
+    fn into_queue(self, request: &mut Request) -> io::Result<OwnedFd> {
+        let tun = OwnedFd::from(self.0);
+        // SAFETY: the request reads and writes a `struct ifreq`, which `Request` is.
+        let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, std::ptr::from_mut(request)) };
+        nix::errno::Errno::result(result)?;
+        nix::fcntl::fcntl(&tun, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        Ok(tun)
     }
 }
 
-/// A TAP. Frames have a `struct virtio_net_hdr_v1` before them both ways. Its descriptor does not wait.
+/// A TAP. Frames have a `struct virtio_net_hdr_v1` before them both ways. Its descriptors do not wait. Which of its
+/// queues gets a frame is the kernel's to say: the one by which the same connection sends.
 #[derive(Debug)]
 pub struct Tap {
-    tun: OwnedFd,
+    first: OwnedFd,
+    others: Vec<Queue>,
     /// Its name in its namespace.
     pub name: String,
     /// Its number there.
     pub index: u32,
+    /// Whether its kernel takes UDP datagrams that are not yet cut.
+    pub cuts_datagrams: bool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    tun: OwnedFd,
+    /// Whether the kernel gives it frames, and takes any from it.
+    on: AtomicBool,
 }
 
 impl Tap {
+    /// How many queues it has beside the first.
+    pub fn others(&self) -> usize {
+        self.others.len()
+    }
+
+    /// The descriptor of one of the other queues.
+    pub fn other(&self, number: usize) -> Option<BorrowedFd<'_>> {
+        self.others.get(number).map(|queue| queue.tun.as_fd())
+    }
+
+    /// Turns one of the other queues on or off, unless it is. What it held is lost when it is turned off. No privilege
+    /// is needed.
+    pub fn turn(&self, number: usize, on: bool) -> io::Result<()> {
+        let Some(queue) = self.others.get(number) else { return Err(io::ErrorKind::NotFound.into()) };
+        if queue.on.load(Ordering::Relaxed) == on {
+            return Ok(());
+        }
+        let flags = if on { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        let flags = i16::try_from(flags).unwrap_or(0);
+        let mut request = Request { name: [0; libc::IFNAMSIZ], flags, rest: [0; 22] };
+        // SAFETY: the request reads a `struct ifreq`, which `Request` is.
+        let result = unsafe { libc::ioctl(queue.tun.as_raw_fd(), libc::TUNSETQUEUE, &raw mut request) };
+        nix::errno::Errno::result(result)?;
+        queue.on.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Turns all queues off but the first.
+    pub fn turn_others_off(&self) -> io::Result<()> {
+        (0..self.others.len()).try_for_each(|number| self.turn(number, false))
+    }
+
     /// Says what kinds of frames the reader takes beside whole ones with their checksums: `TUN_F_*`. No privilege is
     /// needed.
     pub fn set_offloads(&self, offloads: u32) -> io::Result<()> {
         // SAFETY: the request takes its argument as a number.
-        let result =
-            unsafe { libc::ioctl(self.tun.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) };
+        let result = unsafe {
+            libc::ioctl(self.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads))
+        };
         nix::errno::Errno::result(result)?;
         Ok(())
     }
@@ -72,7 +141,7 @@ impl Tap {
 
 impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tun.as_fd()
+        self.first.as_fd()
     }
 }
 
@@ -90,7 +159,7 @@ impl Tap {
         let mut frame = [0; 2048];
         // What it can hold (tx_queue_len), and a little.
         for _ in 0..MOST_HELD {
-            if nix::unistd::read(&self.tun, &mut frame).is_err() {
+            if nix::unistd::read(self, &mut frame).is_err() {
                 return;
             }
         }
@@ -278,6 +347,8 @@ pub mod offload {
     pub const TSO6: u32 = 0x04;
     /// With ECN.
     pub const TSO_ECN: u32 = 0x08;
+    /// Several UDP datagrams in one, over IPv4 and IPv6: the kernel takes both bits or none.
+    pub const USO: u32 = 0x20 | 0x40;
 }
 
 // linux/if_link.h, linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
@@ -382,6 +453,28 @@ mod tests {
             assert!(heard, "the world hears the guest");
             let again = join(&mut netlink, &Tun::open().unwrap().make().unwrap(), world.index, 1400);
             assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        });
+    }
+
+    #[test]
+    fn a_queue_that_is_off_gets_nothing_and_one_that_is_on_does() {
+        alone(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let others = vec![Tun::open().unwrap(), Tun::open().unwrap()];
+            let tap = Tun::open().unwrap().make_with(others).unwrap();
+            set_up(&mut netlink, tap.index).unwrap();
+            assert_eq!(tap.others(), 2);
+            let sent = frame(0x88b5, b"out");
+            let write = |number| nix::unistd::write(tap.other(number).unwrap(), &sent);
+            assert_eq!(write(0), Err(nix::errno::Errno::EBADFD), "off at the beginning");
+            for on in [true, true, false, false, true] {
+                tap.turn(0, on).unwrap();
+                assert_eq!(write(0).is_ok(), on);
+                assert!(write(1).is_err());
+            }
+            tap.turn_others_off().unwrap();
+            assert!(write(0).is_err() && nix::unistd::write(&tap, &sent).is_ok());
+            assert_eq!(tap.turn(2, true).unwrap_err().kind(), io::ErrorKind::NotFound);
         });
     }
 

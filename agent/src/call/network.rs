@@ -77,6 +77,8 @@ fn attach_one(slot: u32) -> Result<Interface, Failure> {
     let index = fs::read_to_string(interface.join("ifindex")).ok();
     let index = index.and_then(|text| text.trim().parse().ok()).ok_or_else(missing)?;
     let name = interface.file_name().ok_or_else(missing)?.to_string_lossy().into_owned();
+    // Linux 6.12 leaves it off where the device can. Without it all is as right, and slower.
+    let _ = sys::ethtool::turn_on(&name, "tx-udp-segmentation");
     Ok(Interface { index, name })
 }
 

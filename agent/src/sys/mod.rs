@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod clock;
 pub mod clone;
 mod error;
+pub mod ethtool;
 pub mod file;
 pub mod message;
 pub mod mount;

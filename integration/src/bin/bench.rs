@@ -3,11 +3,12 @@
 //! Everything is measured in rounds: one sample of each contender a round, so that a slow moment of the machine hits all
 //! alike. Medians are printed with their ratio to runc's. Absolute times mean little where the machine is emulated.
 //!
-//! Arguments: `bench KERNEL INITRD [ROUNDS]`; the environment is as for the tests.
+//! Arguments: `bench KERNEL INITRD [ROUNDS [network]]`; the environment is as for the tests.
 
 use husk_integration::{
     bundle::{Bundle, Image},
     network::Bridge,
+    qemu::Qemu,
     running::Running,
     runtime::{Runtime, run},
     scenario::fresh_id,
@@ -31,15 +32,18 @@ fn main() {
         return;
     }
     let (Some(kernel), Some(initrd)) = (args.next(), args.next()) else {
-        eprintln!("usage: bench KERNEL INITRD [ROUNDS]");
+        eprintln!("usage: bench KERNEL INITRD [ROUNDS [network]]");
         std::process::exit(2);
     };
     let rounds: usize = args.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
     println!("medians of {rounds} rounds, one sample of each a round\n");
+    if args.next().as_deref() == Some("network") {
+        return network(rounds, &kernel);
+    }
     runs(rounds, &kernel, &initrd);
     timeline();
     execs(rounds);
-    network(rounds);
+    network(rounds, &kernel);
     memory();
 }
 
@@ -116,14 +120,14 @@ fn execs(rounds: usize) {
     table("exec", &["husk exec true", "runc exec true", "crun exec true"], &mut samples, 1);
 }
 
-/// TCP between two containers on a bridge, and between one of them and the host: a stream, and requests one by one.
-fn network(rounds: usize) {
-    let contenders = [Runtime::Husk, Runtime::Runc];
+/// TCP between two containers on a bridge, and between one of them and the host: streams, and requests one by one. And with
+/// QEMU's microvm on the same bridge, whose frames QEMU or the host's kernel (vhost-net) moves.
+fn network(rounds: usize, kernel: &str) {
     std::thread::spawn(traffic::serve);
     let mut bridge = Bridge::new();
     let mut member = 1;
     let mut pairs = Vec::new();
-    for runtime in contenders {
+    for runtime in [Runtime::Husk, Runtime::Runc] {
         let mut plugged = |words: &[&str]| {
             member += 1;
             let namespace = bridge.namespace();
@@ -138,56 +142,59 @@ fn network(rounds: usize) {
         let client = plugged(&["sleep", "100000"]);
         pairs.push((server, client, bridge.ipv4(member - 1)));
     }
-    let host = bridge.ipv4(1);
+    let kinds: &[bool] =
+        if std::path::Path::new("/dev/vhost-net").exists() { &[false, true] } else { &[false] };
+    let guests: Vec<(Qemu, String)> = (20..)
+        .zip(kinds)
+        .map(|(member, vhost)| (Qemu::start(kernel, &mut bridge, member, *vhost), bridge.ipv4(member)))
+        .collect();
+
     let amount = Amount::usual();
-    let (bytes, requests) = (amount.stream.to_string(), amount.requests.to_string());
-    // For each pair: between the containers, from the container to the host, from the host to the container.
-    let mut samples = vec![Vec::new(); 6];
+    let (host, bytes, requests) = (bridge.ipv4(1), amount.stream.to_string(), amount.requests.to_string());
+    let inside = |client: &Background, address: &str| {
+        let words = ["exec", &client.id, "/bench", "peer", "ask", address, &bytes, &requests];
+        Taken::read(&client.runtime.call(words).ok().stdout).expect("three numbers")
+    };
+    let mut samples: Vec<Vec<Taken>> = vec![Vec::new(); 6 + guests.len()];
     for round in 0..=rounds {
-        for (at, (_, client, server)) in pairs.iter().enumerate() {
-            let inside = |address: &str| {
-                let words = ["exec", &client.id, "/bench", "peer", "ask", address, &bytes, &requests];
-                Taken::read(&client.runtime.call(words).ok().stdout).expect("two numbers")
-            };
-            let taken = [inside(server), inside(&host), traffic::ask(server, amount).expect("it answers")];
-            if round > 0 {
-                taken
-                    .into_iter()
-                    .zip(samples.iter_mut().skip(at).step_by(2))
-                    .for_each(|(taken, to)| to.push(taken));
-            }
+        let mut taken: Vec<Taken> = Vec::new();
+        taken.extend(pairs.iter().map(|(_, client, server)| inside(client, server)));
+        taken.extend(pairs.iter().map(|(_, client, _)| inside(client, &host)));
+        let servers = pairs.iter().map(|(.., server)| server).chain(guests.iter().map(|(_, server)| server));
+        taken.extend(servers.map(|server| traffic::ask(server, amount).expect("it answers")));
+        if round > 0 {
+            samples.iter_mut().zip(taken).for_each(|(samples, taken)| samples.push(taken));
         }
     }
+    drop(guests);
     for (server, client, _) in &mut pairs {
         client.end();
         server.end();
     }
-    let ways = ["between containers", "container to host", "host to container"];
-    let what: Vec<String> =
-        ways.iter().flat_map(|way| ["husk", "runc"].map(|name| format!("{name}, {way}"))).collect();
+    let names = [
+        "husk, between containers",
+        "runc, between containers",
+        "husk, container and host",
+        "runc, container and host",
+        "husk, host and container",
+        "runc, host and container",
+        "QEMU microvm, host and guest",
+        "QEMU microvm with vhost-net, host and guest",
+    ];
     let mebibytes = amount.stream >> 20;
+    let stream: fn(&Taken) -> Duration = |taken| taken.stream;
     for (title, of) in [
-        (
-            format!("network: a TCP stream of {mebibytes} MiB"),
-            (|taken: &Taken| taken.stream) as fn(&Taken) -> Duration,
-        ),
+        (format!("network: a TCP stream of {mebibytes} MiB from the first to the second"), stream),
+        (format!("network: one of {mebibytes} MiB from the second to the first"), |taken| taken.back),
         (format!("network: {} TCP requests of a byte, one by one", amount.requests), |taken| taken.requests),
     ] {
-        println!("## {title}\n\n| what | median s | ratio |\n|---|---|---|");
-        let medians: Vec<f64> = samples
-            .iter()
-            .map(|samples| {
-                let mut times: Vec<Duration> = samples.iter().map(of).collect();
-                times.sort_unstable();
-                times[times.len() / 2].as_secs_f64()
-            })
-            .collect();
-        for (medians, what) in medians.chunks(2).zip(what.chunks(2)) {
-            for (median, what) in medians.iter().zip(what) {
-                println!("| {what} | {median:.3} | {:.2} |", median / medians[1]);
-            }
-        }
-        println!();
+        let mut times: Vec<Vec<Duration>> =
+            samples.iter().map(|samples| samples.iter().map(of).collect()).collect();
+        let (pairs, hosts) = times.split_at_mut(4);
+        let (between, from) = pairs.split_at_mut(2);
+        table(&title, &names[..2], between, 1);
+        table(&title, &names[2..4], from, 1);
+        table(&title, &names[4..], hosts, 1);
     }
 }
 

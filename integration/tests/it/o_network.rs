@@ -10,15 +10,14 @@ use husk_integration::{
 };
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 /// What a container sees of its interfaces, in an order that does not depend on their numbers. Not the numbers, nor the
 /// other end of a veth, nor flags of an address (nobody has to look for duplicates twice).
-const LOOK: &str = r#"
+pub const LOOK: &str = r#"
 for i in $(ls /sys/class/net); do
     echo "$i $(cat /sys/class/net/$i/address /sys/class/net/$i/mtu | tr '\n' ' ')"
     ip addr show dev $i | sed -n 's/^ *\(inet6* [^ ]*\( brd [^ ]*\)*\( scope [a-z]*\)\).*/\1/p' | sort
@@ -27,7 +26,7 @@ echo routes; ip route | sed 's/ *$//' | sort; ip -6 route | sed 's/ *$//' | sort
 echo neighbours; ip neigh | grep PERM | sort
 echo links; ip link | grep -c ','"#;
 
-fn in_namespace(runtime: Runtime, namespace: &str, script: &str) -> Output {
+pub fn in_namespace(runtime: Runtime, namespace: &str, script: &str) -> Output {
     run(runtime, Image::Busybox, &["sh", "-c", script], |bundle| {
         bundle.join(namespace);
         bundle.allow_network();
@@ -36,7 +35,7 @@ fn in_namespace(runtime: Runtime, namespace: &str, script: &str) -> Output {
 
 /// Waits until `look` gives what is wanted; how long that took.
 #[track_caller]
-fn within_a_second(wanted: &str, mut look: impl FnMut() -> String) {
+pub fn within_a_second(wanted: &str, mut look: impl FnMut() -> String) {
     let limit = Duration::from_millis(size(1000, 5000));
     let begun = Instant::now();
     loop {
@@ -50,20 +49,24 @@ fn within_a_second(wanted: &str, mut look: impl FnMut() -> String) {
 }
 
 /// A container that sleeps in a namespace.
-fn asleep(namespace: &str) -> Running {
-    let mut bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
+pub fn asleep(namespace: &str) -> Running {
+    asleep_in(Image::Busybox, namespace)
+}
+
+pub fn asleep_in(image: Image, namespace: &str) -> Running {
+    let mut bundle = Bundle::new(image, &["sleep", "1000"]);
     bundle.join(namespace);
     bundle.allow_network();
     Running::new(bundle, Stdio::null(), Stdio::null())
 }
 
-fn exec(container: &Running, script: &str) -> String {
+pub fn exec(container: &Running, script: &str) -> String {
     let caps = ["--cap", "CAP_NET_RAW", "--cap", "CAP_NET_ADMIN"];
     let words = ["exec"].into_iter().chain(caps).chain([container.id.as_str(), "sh", "-c", script]);
     Runtime::Husk.call(words).ok().stdout
 }
 
-fn kill(mut container: Running) {
+pub fn kill(mut container: Running) {
     Runtime::Husk.call(["kill", &container.id, "KILL"]).ok();
     assert_eq!(container.end(), 137);
 }
@@ -166,32 +169,6 @@ fn bytes_arrive_whole_both_ways() {
 }
 
 #[test]
-fn a_datagram_as_large_as_there_is_arrives_both_ways() {
-    let mut bridge = Bridge::new();
-    let namespace = bridge.namespace();
-    bridge.plug(&namespace, "eth0", 2);
-    let socket = UdpSocket::bind((bridge.ipv4(1), 0)).expect("the bridge has that address");
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
-    let (host, port) = (bridge.ipv4(1), socket.local_addr().expect("it is bound").port());
-    let socket = Arc::new(socket);
-    let at_thread = Arc::clone(&socket);
-    let echo = std::thread::spawn(move || {
-        let socket = at_thread;
-        let mut datagram = vec![0; 70_000];
-        let (length, from) = socket.recv_from(&mut datagram).expect("it arrives");
-        socket.send_to(&datagram[..length], from).expect("it is sent back");
-        length
-    });
-    let perl = format!(
-        "use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto => 'udp', PeerAddr => '{host}', PeerPort => {port});
-         $s->send('x' x 65507); $s->recv(my $back, 70000); print length $back;"
-    );
-    let output = run(Runtime::Husk, Image::Debian, &["perl", "-e", &perl], |bundle| bundle.join(&namespace));
-    assert_eq!(output.ok().stdout, "65507");
-    assert_eq!(echo.join().expect("no panic"), 65_507);
-}
-
-#[test]
 fn what_changes_in_the_namespace_changes_inside() {
     let before = Census::take();
     let mut bridge = Bridge::new();
@@ -284,6 +261,105 @@ fn what_cannot_be_adopted_fails_with_a_reason_and_leaves_nothing() {
     assert_eq!(output.code, 1);
     assert!(output.stderr.contains("a traffic filter was put there"), "{}", output.stderr);
     assert_eq!(census(&namespace), left);
+    drop(bridge);
+    before.assert_unchanged();
+}
+
+#[test]
+fn a_namespace_that_is_none_is_refused() {
+    let directory = std::env::temp_dir().join(format!("husk-it-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("it can be made");
+    let pipe = directory.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).expect("it can be made");
+    // A pipe that nobody writes to, and whose opening waits for that, among them.
+    for (path, words) in [
+        ("/run/netns/nothing", "no such file"),
+        ("/etc/hostname", "/etc/hostname is not a network namespace"),
+        ("/proc/1/ns/mnt", "/proc/1/ns/mnt is not a network namespace"),
+        ("/dev/null", "/dev/null is not a network namespace"),
+        ("/run", "/run is not a network namespace"),
+        (pipe.to_str().expect("it is text"), "is not a network namespace"),
+    ] {
+        let output = run(Runtime::Husk, Image::Busybox, &["true"], |bundle| {
+            let list = bundle.config["linux"]["namespaces"].as_array_mut().expect("a list");
+            let of_network = list.iter_mut().filter(|entry| entry["type"] == "network");
+            of_network.for_each(|entry| entry["path"] = path.into());
+        });
+        assert_eq!(output.code, 1, "{path}");
+        assert!(output.stderr.to_lowercase().contains(words), "{path}: {}", output.stderr);
+    }
+    std::fs::remove_dir_all(directory).expect("it can be removed");
+}
+
+#[test]
+fn without_a_tun_device_an_interface_is_refused_and_nothing_else() {
+    let before = Census::take();
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    let run = |script: &str| {
+        let mut bundle = Bundle::new(Image::Busybox, &["sh", "-c", "ls /sys/class/net"]);
+        bundle.join(&namespace);
+        // In a mount namespace: others on this machine may need it.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{script} && exec \"$@\""), "sh"]);
+        command.arg(Runtime::Husk.program()).args(["run", "-b"]).arg(bundle.write());
+        command.arg(husk_integration::scenario::fresh_id());
+        run_command(command)
+    };
+    let nothing = "mount -t tmpfs none /dev/net";
+    assert_eq!(run(nothing).ok().stdout, "lo\n", "without an interface it is not needed");
+    bridge.plug(&namespace, "eth0", 2);
+    let left = census(&namespace);
+    for script in [nothing, "mount --bind /dev/null /dev/net/tun"] {
+        let output = run(script);
+        assert_eq!(output.code, 1, "{script}");
+        let words = "cannot make a TAP for the interface eth0: this takes /dev/net/tun";
+        assert!(output.stderr.contains(words), "{script}: {}", output.stderr);
+        assert_eq!(census(&namespace), left, "{script}");
+    }
+    assert_eq!(run("true").ok().stdout, "eth0\nlo\n");
+    drop(bridge);
+    before.assert_unchanged();
+}
+
+#[test]
+fn an_interface_without_an_address_or_that_is_down_is_as_under_runc() {
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    bridge.plug_bare(&namespace, "eth0", 2);
+    bridge.plug_bare(&namespace, "eth1", 3);
+    ip(&format!("-n {namespace} link set eth1 down"));
+    // Its address of version 6 that the kernel makes is looked for twice, which takes a moment.
+    while ip(&format!("-n {namespace} addr")).contains("tentative") {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let look = format!(
+        "{LOOK}; for i in eth0 eth1; do ip link show $i | grep -q ',UP' && echo up || echo down; done"
+    );
+    let expected = in_namespace(Runtime::Runc, &namespace, &look).ok().stdout;
+    assert_eq!(in_namespace(Runtime::Husk, &namespace, &look).ok().stdout, expected);
+    assert!(expected.contains("fe80::") && expected.ends_with("up\ndown\n"), "{expected}");
+}
+
+#[test]
+fn an_interface_too_many_waits_for_another_to_go() {
+    let before = Census::take();
+    let mut bridge = Bridge::new();
+    let namespace = bridge.namespace();
+    for member in 0..8 {
+        bridge.plug_bare(&namespace, &format!("eth{member}"), member + 2);
+    }
+    let container = asleep(&namespace);
+    let names = || exec(&container, "echo $(ls /sys/class/net)");
+    assert_eq!(names(), "eth0 eth1 eth2 eth3 eth4 eth5 eth6 eth7 lo\n");
+    // The ninth is not had, and keeps nobody from following what becomes of the others.
+    bridge.plug_bare(&namespace, "eth8", 10);
+    ip(&format!("-n {namespace} link set eth3 down"));
+    ip(&format!("-n {namespace} link set eth3 name last"));
+    within_a_second("eth0 eth1 eth2 eth4 eth5 eth6 eth7 last lo\n", names);
+    bridge.unplug(4);
+    within_a_second("eth0 eth1 eth4 eth5 eth6 eth7 eth8 last lo\n", names);
+    kill(container);
     drop(bridge);
     before.assert_unchanged();
 }

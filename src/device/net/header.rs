@@ -62,6 +62,7 @@ impl Header {
             NONE if kind == NONE => None,
             TCP4 if agreed.tcp4 => Some(kind),
             TCP6 if agreed.tcp6 => Some(kind),
+            UDP if agreed.udp && kind == UDP => Some(kind),
             _ => return Err(Refused::Offload),
         };
         if kind & ECN != 0 && !agreed.ecn {
@@ -102,6 +103,8 @@ const NEEDS_CSUM: u8 = 1;
 const NONE: u8 = 0;
 const TCP4: u8 = 1;
 const TCP6: u8 = 4;
+/// Virtio 1.3.
+const UDP: u8 = 5;
 const ECN: u8 = 0x80;
 
 #[cfg(test)]
@@ -109,7 +112,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: Offloads = Offloads { checksum: true, tcp4: true, tcp6: true, ecn: true };
+    const ALL: Offloads = Offloads { checksum: true, tcp4: true, tcp6: true, ecn: true, udp: true };
 
     fn bytes(flags: u8, kind: u8, numbers: [u16; 4]) -> [u8; HEADER] {
         let mut bytes = [0xaa; HEADER];
@@ -128,6 +131,7 @@ mod tests {
             (1, 1, [54, 1448, 34, 16]),
             (1, 4, [74, 1428, 54, 16]),
             (1, 0x81, [54, 1448, 34, 16]),
+            (1, 5, [42, 1400, 34, 6]),
         ] {
             let given = bytes(flags, kind, numbers);
             let mut expected = given;
@@ -153,6 +157,9 @@ mod tests {
             (bytes(1, 1, [54, 1448, 34, 16]), 1514, Offloads { checksum: true, ..none }, Refused::Offload),
             (bytes(1, 0x81, [54, 1448, 34, 16]), 1514, Offloads { ecn: false, ..ALL }, Refused::Offload),
             (bytes(1, 3, [42, 1448, 34, 6]), 1514, ALL, Refused::Offload),
+            (bytes(1, 5, [42, 1448, 34, 6]), 1514, Offloads { udp: false, ..ALL }, Refused::Offload),
+            (bytes(1, 0x85, [42, 1448, 34, 6]), 1514, ALL, Refused::Offload),
+            (bytes(0, 5, [42, 1448, 34, 6]), 1514, ALL, Refused::Segments),
             (bytes(0, 0x80, [0; 4]), 60, ALL, Refused::Offload),
             (bytes(1, 0, [0, 0, 50, 10]), 61, ALL, Refused::Checksum),
             (bytes(1, 0, [0, 0, 65535, 65535]), 61, ALL, Refused::Checksum),

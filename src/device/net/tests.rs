@@ -11,7 +11,10 @@ use vm_memory::{Bytes, GuestAddress};
 
 /// A network whose other end the test holds: one datagram is one frame.
 struct Socket {
+    /// How often it was turned on and off.
+    turns: Arc<Mutex<Vec<bool>>>,
     ours: OwnedFd,
+    cuts: bool,
     told: Arc<Mutex<Vec<Offloads>>>,
 }
 
@@ -22,15 +25,31 @@ impl AsFd for Socket {
 }
 
 impl Port for Socket {
+    fn cuts_datagrams(&self) -> bool {
+        self.cuts
+    }
+
     fn accept(&self, offloads: Offloads) -> io::Result<()> {
         self.told.lock().unwrap().push(offloads);
+        Ok(())
+    }
+
+    fn turn(&self, on: bool) -> io::Result<()> {
+        let mut turns = self.turns.lock().unwrap();
+        if turns.last().copied().unwrap_or(false) != on {
+            turns.push(on);
+        }
         Ok(())
     }
 }
 
 struct Scene {
     driver: Driver,
+    /// Of the first pair.
     world: OwnedFd,
+    /// Of the others.
+    worlds: Vec<OwnedFd>,
+    turns: Vec<Arc<Mutex<Vec<bool>>>>,
     told: Arc<Mutex<Vec<Offloads>>>,
 }
 
@@ -39,14 +58,33 @@ const TX: usize = 1;
 const SOON: Duration = Duration::from_millis(100);
 
 fn scene() -> Scene {
+    scene_with(true)
+}
+
+/// On a host that cuts datagrams, or does not.
+fn scene_with(cuts: bool) -> Scene {
+    scene_of(1, cuts)
+}
+
+/// With several pairs.
+fn scene_of(pairs: usize, cuts: bool) -> Scene {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let (ours, world) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).unwrap();
-    for end in [&ours, &world] {
-        setsockopt(end, sockopt::SndBuf, &(4 << 20)).unwrap();
-    }
     let told = Arc::default();
-    let net = Net::new(Saved { mac: [2, 0, 0, 0, 0, 1] }, Box::new(Socket { ours, told: Arc::clone(&told) }));
-    Scene { driver: Driver::start(net), world, told }
+    let (mut ports, mut worlds, mut turns) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..pairs {
+        let (ours, world) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).unwrap();
+        for end in [&ours, &world] {
+            setsockopt(end, sockopt::SndBuf, &(4 << 20)).unwrap();
+        }
+        let turned = Arc::default();
+        let port = Socket { ours, cuts, told: Arc::clone(&told), turns: Arc::clone(&turned) };
+        ports.push(Box::new(port) as Box<dyn Port>);
+        worlds.push(world);
+        turns.push(turned);
+    }
+    let world = worlds.remove(0);
+    let net = Net::new(Saved { mac: [2, 0, 0, 0, 0, 1] }, ports);
+    Scene { driver: Driver::start(net), world, worlds, turns, told }
 }
 
 impl Scene {
@@ -93,6 +131,21 @@ fn frames_reach_the_world_with_a_header_made_anew() {
     let odd = Chain::new().readable(&sent[..5]).readable(&sent[5..100]).readable(&sent[100..200]);
     scene.driver.offer(TX, &odd).unwrap();
     assert_eq!(scene.hear().unwrap(), &sent[..200]);
+}
+
+#[test]
+fn datagrams_are_left_whole_only_where_the_host_cuts_them() {
+    for cuts in [true, false] {
+        let mut scene = scene_with(cuts);
+        let mut sent = frame(6042, 1);
+        sent[..10].copy_from_slice(&[1, 5, 42, 0, 200, 0, 34, 0, 6, 0]);
+        scene.driver.offer(TX, &Chain::new().readable(&sent[..])).unwrap();
+        assert_eq!(scene.driver.wait(TX).length, 0);
+        scene.driver.offer(TX, &Chain::new().readable(frame(60, 9))).unwrap();
+        let heard = scene.hear().unwrap();
+        assert!(if cuts { heard == sent } else { heard == frame(60, 9) }, "{cuts} {}", heard.len());
+        assert_eq!(scene.told.lock().unwrap()[0].udp, cuts);
+    }
 }
 
 #[test]
@@ -229,14 +282,98 @@ fn both_ways_at_once_in_order() {
     }
 }
 
+/// Asks for a number of pairs; what the device answers.
+fn ask(scene: &mut Scene, control: usize, command: &[u8]) -> u8 {
+    let (head, data) = command.split_at(command.len().min(2));
+    let chain = Chain::new().readable(head).readable(data).writable(1);
+    scene.driver.offer(control, &chain).unwrap();
+    scene.driver.wait(control).written[0]
+}
+
+fn hear_at(world: &OwnedFd) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + SOON;
+    let mut frame = vec![0; 70_000];
+    loop {
+        match nix::unistd::read(world, &mut frame) {
+            Ok(length) => return Some(frame[..length].to_vec()),
+            Err(_) if Instant::now() > deadline => return None,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+#[test]
+fn as_many_pairs_are_served_as_the_driver_uses() {
+    let mut scene = scene_of(3, true);
+    let control = 6;
+    let send = |scene: &mut Scene, pair: usize| {
+        scene.driver.offer(2 * pair + 1, &Chain::new().readable(frame(60, pair as u8))).unwrap();
+        let world = if pair == 0 { &scene.world } else { &scene.worlds[pair - 1] };
+        hear_at(world).is_some_and(|heard| heard == frame(60, pair as u8))
+    };
+    assert!(send(&mut scene, 0) && !send(&mut scene, 1), "one at the beginning");
+    assert_eq!(ask(&mut scene, control, &[4, 0, 3, 0]), 0);
+    // What was put there before is sent now.
+    assert_eq!(hear_at(&scene.worlds[0]).unwrap(), frame(60, 1));
+    assert!((0..3).all(|pair| send(&mut scene, pair)));
+    // And the other way.
+    for pair in 0..3 {
+        for _ in 0..50 {
+            scene.driver.offer(2 * pair, &Chain::new().writable(1526)).unwrap();
+        }
+    }
+    for (pair, world) in [(1, 0), (2, 1)] {
+        nix::unistd::write(&scene.worlds[world], &frame(100, pair as u8)).unwrap();
+        let mut got = scene.driver.wait(2 * pair).written;
+        got[10..12].fill(0);
+        assert_eq!(got, frame(100, pair as u8));
+    }
+    for lie in [&[4, 0, 0, 0][..], &[4, 0, 4, 0], &[4, 0], &[1, 0, 1, 0], &[]] {
+        assert_eq!(ask(&mut scene, control, lie), 1, "{lie:?}");
+    }
+    // They stay as they are over a pause, and what the device remembers says so.
+    scene.driver.mmio().suspend();
+    scene.driver.mmio().resume();
+    assert!((0..3).all(|pair| send(&mut scene, pair)));
+    assert_eq!(ask(&mut scene, control, &[4, 0, 2, 0]), 0);
+    assert!(send(&mut scene, 1) && !send(&mut scene, 2));
+    assert_eq!(*scene.turns[1].lock().unwrap(), [true], "it was never off");
+    assert_eq!(*scene.turns[2].lock().unwrap(), [true, false]);
+    // A new driver begins with one.
+    scene.driver.initialise();
+    assert!(send(&mut scene, 0) && !send(&mut scene, 1));
+}
+
+#[test]
+fn a_pair_that_breaks_the_protocol_ends_the_session_of_all() {
+    let mut scene = scene_of(2, true);
+    assert_eq!(ask(&mut scene, 4, &[4, 0, 2, 0]), 0);
+    scene.driver.offer(2, &Chain::new().writable(3)).unwrap();
+    scene.driver.wait_needs_reset();
+    scene.driver.initialise();
+    assert_eq!(ask(&mut scene, 4, &[4, 0, 2, 0]), 0);
+    scene.driver.offer(3, &Chain::new().readable(frame(60, 3))).unwrap();
+    assert_eq!(hear_at(&scene.worlds[0]).unwrap(), frame(60, 3));
+}
+
+#[test]
+fn a_command_without_room_for_an_answer_is_used_all_the_same() {
+    let mut scene = scene_of(2, true);
+    for chain in [Chain::new().readable([4, 0, 2, 0]), Chain::new().writable(0), Chain::new()] {
+        scene.driver.offer(4, &chain).unwrap();
+        assert_eq!(scene.driver.wait(4).length, 0);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn whatever_the_driver_offers_the_device_lives_on(
-        chains in prop::collection::vec((0usize..2, prop::collection::vec((any::<bool>(), 0u32..5000), 0..6), any::<bool>()), 1..40)
+        chains in prop::collection::vec((0usize..5, prop::collection::vec((any::<bool>(), 0u32..5000), 0..6), any::<bool>()), 1..40)
     ) {
-        let mut scene = scene();
+        let mut scene = scene_of(2, true);
+        ask(&mut scene, 4, &[4, 0, 2, 0]);
         for (queue, parts, indirect) in chains {
             let mut chain = parts.iter().fold(Chain::new(), |chain, (readable, length)| match readable {
                 true => chain.readable(vec![*length as u8; *length as usize]),

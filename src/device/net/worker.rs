@@ -1,25 +1,40 @@
-//! The device's loop: one thread, one poll call, no timer.
+//! The loop of a queue pair: one thread, one poll call, no timer.
 
 use super::receive::Receive;
 use super::transmit::Transmit;
 use crate::device::event::borrow;
-use crate::device::{ActiveQueue, DeviceError, Session};
+use crate::device::{ActiveQueue, DeviceError, Interrupt, Memory};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::BorrowedFd;
 use virtio_queue::QueueT;
+use vmm_sys_util::eventfd::EventFd;
 
-/// Serves until told to stop.
-pub(super) fn serve(session: &mut Session, port: BorrowedFd<'_>) -> Result<(), DeviceError> {
-    let Session { memory, queues, interrupt, stop, features, .. } = session;
-    let [rx, tx, ..] = &mut queues[..] else { return Err(DeviceError::Driver("it has no queues")) };
+/// What all pairs of a device have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'s> {
+    pub memory: &'s Memory,
+    /// What was agreed with the driver.
+    pub features: u64,
+    pub interrupt: &'s dyn Interrupt,
+}
+
+/// Serves the first two of `queues` until `stop` is readable.
+pub(super) fn serve(
+    queues: &mut [ActiveQueue],
+    port: BorrowedFd<'_>,
+    around: Surroundings<'_>,
+    stop: &EventFd,
+) -> Result<(), DeviceError> {
+    let Surroundings { memory, features, interrupt } = around;
+    let [rx, tx, ..] = queues else { return Err(DeviceError::Driver("it has no queues")) };
     if !rx.queue.ready() || !tx.queue.ready() {
         return Err(DeviceError::Driver("it did not set up both queues"));
     }
     let ActiveQueue { queue: rx_queue, kick: rx_kick } = rx;
     let ActiveQueue { queue: tx_queue, kick: tx_kick } = tx;
-    let mut receive = Receive::new(rx_queue, memory, *features);
-    let mut transmit = Transmit::new(tx_queue, memory, *features);
+    let mut receive = Receive::new(rx_queue, memory, features);
+    let mut transmit = Transmit::new(tx_queue, memory, features);
     let outcome = loop {
         // Both, always.
         let told = match (transmit.serve(port), receive.serve(port)) {

@@ -67,7 +67,9 @@ impl Worker {
                 source,
             })?;
         }
-        let device = Net::new(Saved { mac }, Box::new(Wire(Arc::clone(&tap))));
+        let wire = |queue| Box::new(Wire { tap: Arc::clone(&tap), queue }) as Box<dyn Port>;
+        let queues = std::iter::once(None).chain((0..tap.others()).map(Some));
+        let device = Net::new(Saved { mac }, queues.map(wire).collect());
         match self.spares.plug(Box::new(device)) {
             Ok(slot) => {
                 tracing::debug!(interface = link.name, tap = tap.name, slot, "an interface was adopted");
@@ -111,12 +113,17 @@ impl Worker {
     fn take_tap(&mut self, link: &Link) -> Result<Arc<Tap>, NetworkError> {
         let name = || link.name.clone();
         if let Some(tap) = self.idle.pop() {
+            let _ = tap.turn_others_off();
             tap.drain();
             return Ok(tap);
         }
         match (self.tuns.spare.pop(), self.tuns.missing.take()) {
             (Some(tun), _) => {
-                tun.make().map(Arc::new).map_err(|source| NetworkError::NoTun { name: name(), source })
+                let more = &mut self.tuns.more;
+                let others = more.split_off(more.len().saturating_sub(self.tuns.others));
+                tun.make_with(others)
+                    .map(Arc::new)
+                    .map_err(|source| NetworkError::NoTun { name: name(), source })
             }
             (None, Some(missing)) => {
                 let again =
@@ -152,25 +159,38 @@ fn join(netlink: &mut Netlink, tap: &Tap, index: u32, mtu: u32) -> io::Result<()
     }
 }
 
-/// A TAP as the network device wants it.
-struct Wire(Arc<Tap>);
+/// A queue of a TAP as the network device wants it.
+struct Wire {
+    tap: Arc<Tap>,
+    /// None: the first.
+    queue: Option<usize>,
+}
 
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.queue.and_then(|queue| self.tap.other(queue)).unwrap_or(self.tap.as_fd())
     }
 }
 
 impl Port for Wire {
+    fn cuts_datagrams(&self) -> bool {
+        self.tap.cuts_datagrams
+    }
+
     fn accept(&self, offloads: Offloads) -> io::Result<()> {
         let flags = [
             (offloads.checksum, offload::CSUM),
             (offloads.tcp4, offload::TSO4),
             (offloads.tcp6, offload::TSO6),
             (offloads.ecn, offload::TSO_ECN),
+            (offloads.udp, offload::USO),
         ];
         let flags = flags.into_iter().filter(|(taken, _)| *taken).fold(0, |all, (_, flag)| all | flag);
         // Without checksums the kernel refuses all the others.
-        self.0.set_offloads(if offloads.checksum { flags } else { 0 })
+        self.tap.set_offloads(if offloads.checksum { flags } else { 0 })
+    }
+
+    fn turn(&self, on: bool) -> io::Result<()> {
+        self.queue.map_or(Ok(()), |queue| self.tap.turn(queue, on))
     }
 }

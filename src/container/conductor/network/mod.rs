@@ -70,26 +70,33 @@ struct State {
 /// What was opened while there were paths.
 pub struct Tuns {
     spare: Vec<Tun>,
+    /// For further queues of TAPs: as many as an interface takes, and those of all that get any.
+    others: usize,
+    more: Vec<Tun>,
     missing: Option<io::Error>,
     /// From which ports the namespace's own sockets ask, if that can be set.
     ports: Option<File>,
 }
 
 impl Tuns {
-    /// Opens as many as there can be interfaces, in the present network namespace. A host without them is found out
-    /// only if there is an interface.
-    pub fn open() -> Tuns {
+    /// Opens as many as there can be interfaces, in the present network namespace, and those for further queues: for the
+    /// first interfaces as many as there are vcpus. A host without them is found out only if there is an interface.
+    pub fn open(vcpus: u8) -> Tuns {
         let ports = File::options().write(true).open("/proc/sys/net/ipv4/ip_local_port_range").ok();
-        let mut tuns = Tuns { spare: Vec::new(), missing: None, ports };
+        let others = usize::from(vcpus).clamp(1, MOST_PAIRS).saturating_sub(1);
+        let mut tuns = Tuns { spare: Vec::new(), others, more: Vec::new(), missing: None, ports };
         for _ in 0..crate::machine::spare::SPARE_SLOTS {
             match Tun::open() {
                 Ok(tun) => tuns.spare.push(tun),
                 Err(error) => {
                     tuns.missing = Some(error);
-                    break;
+                    return tuns;
                 }
             }
         }
+        // Without one of these, interfaces have fewer queues.
+        let more = others.saturating_mul(WITH_PAIRS);
+        tuns.more.extend((0..more).map_while(|_| Tun::open().ok()));
         tuns
     }
 }
@@ -269,13 +276,14 @@ impl Worker {
             adopted.values().map(|one| one.tap.index).chain(self.idle.iter().map(|tap| tap.index)).collect();
         let snapshot = Snapshot::take(&mut self.netlink, |index, link| adopt::is_wanted(index, link, &ours))
             .map_err(NetworkError::Look)?;
-        self.let_go(&snapshot, &ours)?;
+        // One that cannot be had is no reason to leave the others as they are.
+        let mut outcome = self.let_go(&snapshot, &ours);
         for (index, link) in &snapshot.links {
             if adopt::is_wanted(*index, link, &ours) {
-                self.adopt(*index, link)?;
+                outcome = outcome.and(self.adopt(*index, link));
             }
         }
-        let Some(guest) = self.shared.guest.get().map(Arc::clone) else { return Ok(()) };
+        let Some(guest) = self.shared.guest.get().map(Arc::clone) else { return outcome };
         self.attach(&guest)?;
         let insides =
             self.adopted.iter().filter_map(|(index, one)| Some((*index, one.inside.as_ref()?))).collect();
@@ -294,7 +302,7 @@ impl Worker {
                 inside.name = link.name.clone();
             }
         }
-        self.serve_names(&guest)
+        outcome.and(self.serve_names(&guest))
     }
 
     /// Has the guest's name look-ups reach the namespace's resolver, once it has one.
@@ -439,3 +447,6 @@ const PATIENCE_AT_END: Duration = Duration::from_millis(500);
 const QUIET: u8 = 4;
 const MOST_QUIET: usize = 25;
 const MOST_COMPLAINTS: u32 = 32;
+/// Most queue pairs of an interface, and how many interfaces get more than one pair.
+const MOST_PAIRS: usize = 8;
+const WITH_PAIRS: usize = 2;

@@ -1,0 +1,95 @@
+//! QEMU's microvm on a bridge, with husk's kernel: what husk's network is compared with.
+
+use crate::{bundle::Image, network::Bridge, traffic::PORT};
+use std::{
+    fs,
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A guest that serves traffic ([`crate::traffic::serve`]) at an address of the bridge. Ended on drop.
+pub struct Qemu {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Qemu {
+    /// Starts it as a member of the bridge, and waits until it answers. `vhost`: the host's kernel moves its frames,
+    /// instead of QEMU.
+    pub fn start(kernel: &str, bridge: &mut Bridge, member: u32, vhost: bool) -> Qemu {
+        let directory = PathBuf::from(format!("/var/tmp/husk-it/{}-qemu-{member}", std::process::id()));
+        let initrd = initrd(&directory, &bridge.ipv4(member));
+        let tap = bridge.tap(member);
+        let vhost = if vhost { "on" } else { "off" };
+        let child = Command::new("qemu-system-x86_64")
+            .args(["-M", "microvm,acpi=off,pit=on,pic=on,rtc=off,isa-serial=off,auto-kernel-cmdline=on"])
+            .args([
+                "-accel",
+                "kvm",
+                "-cpu",
+                "host",
+                "-m",
+                "512",
+                "-smp",
+                "1",
+                "-nodefaults",
+                "-no-user-config",
+            ])
+            .args(["-nographic", "-no-reboot", "-global", "virtio-mmio.force-legacy=false"])
+            .args(["-kernel", kernel, "-append", "quiet panic=-1 reboot=t"])
+            .arg("-initrd")
+            .arg(initrd)
+            .args(["-netdev", &format!("tap,id=n,ifname={tap},script=no,downscript=no,vhost={vhost}")])
+            .args(["-device", "virtio-net-device,netdev=n"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("QEMU is there");
+        let qemu = Qemu { child, directory };
+        let until = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect((bridge.ipv4(member), PORT)).is_err() {
+            assert!(Instant::now() < until, "the guest of QEMU does not answer");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        qemu
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// busybox, this program, and the word which of them to start.
+fn initrd(directory: &Path, address: &str) -> PathBuf {
+    let root = directory.join("root");
+    for name in ["bin", "dev"] {
+        fs::create_dir_all(root.join(name)).expect("it can be made");
+    }
+    let this = std::env::current_exe().expect("it was started from a file");
+    fs::copy(this, root.join("bench")).expect("it can be copied");
+    let busybox = Image::Busybox.directory().join("bin/busybox");
+    fs::copy(busybox, root.join("bin/busybox")).expect("it can be copied");
+    let init = root.join("init");
+    let script = format!(
+        "#!/bin/busybox sh
+        /bin/busybox mknod /dev/null c 1 3
+        /bin/busybox ip link set lo up
+        /bin/busybox ip addr add {address}/24 dev eth0
+        /bin/busybox ip link set eth0 up
+        exec /bench peer serve </dev/null >/dev/null 2>&1
+"
+    );
+    fs::write(&init, script).expect("it can be written");
+    fs::set_permissions(&init, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let packed = directory.join("initrd");
+    let pack = format!("cd {} && find . | busybox cpio -o -H newc >{}", root.display(), packed.display());
+    assert!(Command::new("sh").args(["-c", &pack]).status().expect("there is a shell").success());
+    packed
+}
