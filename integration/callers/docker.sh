@@ -11,7 +11,7 @@
 set -uo pipefail
 all="everyday run_status run_streams run_terminal run_process run_files run_rights run_privileged run_limits network_none network_host
     network_bridge network_user network_external_names network_publish network_connect life attach_and_events copy restart health
-    build compose"
+    build compose docker_socket"
 quick="everyday"
 # What takes minutes where guests are emulated.
 [ -z "${HUSK_FULL-}" ] || all+=" docker_inside"

@@ -1,11 +1,23 @@
-# A whole Docker inside of a container: its daemon, storage, bridge, rules and containers. The programs are this machine's
-# own, bound in.
+# Docker inside of a container. The programs are this machine's own, bound in.
 
-docker_inside() {
-    mkdir -p $W/root/{dev,etc,proc,root,run,sys,tmp,usr,var/lib/docker,work} $W/work
+programs_image() {
+    mkdir -p $W/root/{dev,etc,proc,root,run,sys,tmp,usr,var/lib/docker,work}
     for name in bin lib lib64 sbin; do ln -s usr/$name $W/root/$name; done
+    ln -s ../run $W/root/var/run
     cp -a /etc/{alternatives,group,nsswitch.conf,passwd} $W/root/etc/
     tar -C $W/root -c . | $C import - programs >/dev/null
+}
+# Its client, with the daemon's socket: what makes images and looks after other containers.
+docker_socket() {
+    programs_image
+    run --rm --name $N-s --network none -v /usr:/usr:ro -v ${DOCKER_HOST#unix://}:/run/docker.sock programs sh -c \
+        "docker ps --format '{{.Names}} {{.Image}}'; docker run --rm --network none busybox echo from the daemon; echo through | docker run -i --rm --network none busybox cat; docker inspect -f '{{.State.Status}}' $N-s; docker wait none 2>/dev/null; echo status \$?"
+    $C rmi programs >/dev/null
+}
+# All of it: its daemon, storage, bridge, rules and containers.
+docker_inside() {
+    programs_image
+    mkdir $W/work
     tar -C "$BUSYBOX" -cf $W/work/busybox.tar .
     cat >$W/work/script <<'INSIDE'
 export PATH=/usr/sbin:/usr/bin
