@@ -6,7 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kernel=$(cat "${CARGO_TARGET_DIR:-$here/target}/husk/kernel-path")
 images=/var/tmp/husk-images
 machine=("$here/integration/emulated/machine")
-name=${HUSK_MACHINE:-husk-$(printf %s "$here" | cksum | cut -d' ' -f1)}
+name=${HUSK_MACHINE:-husk-$(printf %s "$here${SUITE-}" | cksum | cut -d' ' -f1)}
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo --preserve-env "$@"; fi; }
 emulated=
 if reason=$("$here/integration/emulated/kvm-works.sh" "$kernel" 2>&1) && command -v runc >/dev/null; then
@@ -26,7 +26,8 @@ else
     images() {
         local kind disks=()
         for kind; do
-            disks+=(--disk "$(dirname "$("$here/integration/rootfs/make.sh" "$kind")")/rootfs.img:$images/$kind")
+            # SUITE is the machine's: the root filesystems stay what they are.
+            disks+=(--disk "$(dirname "$(env -u SUITE "$here/integration/rootfs/make.sh" "$kind")")/rootfs.img:$images/$kind")
         done
         "${machine[@]}" up --name "$name" "${disks[@]}" >&2 || return
         trap '"${machine[@]}" down --name "$name" >&2 || true' EXIT

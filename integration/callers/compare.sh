@@ -49,7 +49,7 @@ one() { # SCENARIO RUNTIME: into $work/SCENARIO.RUNTIME
     fi
     mkdir -p "$W"
     before=$(census)
-    timeout --foreground "${LIMIT:-300}" bash -c 'for file in "$SCENARIOS"/*.sh; do . "$file"; done; "$0"; true' "$1" \
+    timeout --foreground "${LIMIT:-600}" bash -c 'for file in "$SCENARIOS"/*.sh; do . "$file"; done; "$0"; true' "$1" \
         >"$work/$1.$2" 2>"$work/$1.$2.err" </dev/null
     status=$?
     echo "status $status" >>"$work/$1.$2"

@@ -6,12 +6,15 @@
 #   SCENARIO   names (all by default); `list` shows them, `quick` is a selection
 #   RUNTIMES   entries of the daemon's table to compare with runc: husk (by path, the default), husk-shim (by runtimeType)
 #   SHOW       show also what is equal
+#   HUSK_FULL  among all are those that take long
 # Runs as root on a machine whose KVM runs guests, with daemons of its own in a state of its own (see state.sh).
 set -uo pipefail
-all="run_status run_streams run_terminal run_process run_files run_rights run_privileged run_limits network_none network_host
+all="everyday run_status run_streams run_terminal run_process run_files run_rights run_privileged run_limits network_none network_host
     network_bridge network_user network_external_names network_publish network_connect life attach_and_events copy restart health
-    build compose"
-quick="run_process network_user life"
+    build compose docker_socket"
+quick="everyday"
+# What takes minutes where guests are emulated.
+[ -z "${HUSK_FULL-}" ] || all+=" docker_inside"
 case ${4-} in list) echo $all; exit ;; esac
 caller=docker
 source "$(dirname "$0")/state.sh"

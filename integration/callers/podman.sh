@@ -7,10 +7,10 @@
 #   SHOW      show also what is equal
 # Runs as root on a machine whose KVM runs guests, with a store of its own in a state of its own (see state.sh).
 set -uo pipefail
-all="run_status run_streams run_terminal run_process run_files run_rights run_privileged run_limits network_none network_host
+all="everyday run_status run_streams run_terminal run_process run_files run_rights run_privileged run_limits network_none network_host
     network_bridge network_user network_external_names network_publish network_connect life attach_and_events copy restart health
     build build_with_buildah compose pod kube"
-quick="run_process network_user life"
+quick="everyday"
 case ${3-} in list) echo $all; exit ;; esac
 caller=podman
 source "$(dirname "$0")/state.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh HUSK SHIM [quick|all]: Docker and Podman with husk, wherever guests can run, on a machine that has run nothing else.
-# `quick` (the default) is a selection for every day; `all`, or HUSK_FULL=1, is everything they are shown to do.
+# `quick` (the default) is a selection for every day; `all`, or HUSK_FULL=1, is everything they are shown to do. SUITE=forky
+# takes the emulated machine's Docker and Podman from that Debian suite, so newer ones than trixie's.
 set -euo pipefail
 husk=$1 shim=$2 which=${3:-quick}
 [ -z "${HUSK_FULL:-}" ] || which=all

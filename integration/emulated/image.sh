@@ -7,32 +7,42 @@
 #                    a change of those makes no new image
 #
 # Made once per (suite, package list, this script) and kept in ${XDG_CACHE_HOME:-~/.cache}/husk/emulated. Takes root
-# (or sudo). SUITE (default: trixie) is a Debian suite.
+# (or sudo). SUITE (default: trixie) is a Debian suite, whose programs the machine has; its kernel is always trixie's.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../rootfs/cache.sh"
 
 suite=${SUITE:-trixie}
+# The KVM of Linux 7.2 takes what QEMU's emulation leaves behind of a delivered exception for one that is being delivered, and
+# ends the guest at its next access to a device.
+kernel_suite=trixie
 size=24G # sparse; what the machine may write into its private layer
 packages=$(sed 's/#.*//' "$here/packages" | tr -s ' \n' ',,' | sed 's/^,//; s/,$//')
 key=$(cat "$here/image.sh" "$here/packages" - <<<"$suite" | sha256sum | cut -c1-16)
 dir=$HUSK_CACHE/emulated/$key
 
 # The kernel package alone, unpacked and not installed: its installation would build an initramfs that is not used.
-# Runs inside mmdebstrap, while apt's lists are there; $1 is the root.
+# Runs inside mmdebstrap, with its mirror and the kernel's suite in variables; $1 is the root.
 kernel_hook='set -e
 cd "$1"
-meta=$(chroot . apt-cache depends --important linux-image-amd64 | sed -n "s/.*Depends: \(linux-image-[0-9]\S*\).*/\1/p" | head -n 1)
-chroot . sh -c "cd /tmp && apt-get -qq -o APT::Sandbox::User=root download $meta"
-dpkg-deb -x tmp/$meta*.deb .
-rm tmp/$meta*.deb'
+mkdir -p tmp/kernel/lists/partial
+echo "deb $mirror $kernel_suite main" >tmp/kernel/sources.list
+options="-o Dir::Etc::SourceList=/tmp/kernel/sources.list -o Dir::Etc::SourceParts=- -o Dir::State::Lists=/tmp/kernel/lists -o APT::Sandbox::User=root"
+chroot . apt-get -qq $options update
+meta=$(chroot . apt-cache $options depends --important linux-image-amd64 | sed -n "s/.*Depends: \(linux-image-[0-9]\S*\).*/\1/p" | head -n 1)
+chroot . sh -c "cd /tmp/kernel && apt-get -qq $options download $meta"
+dpkg-deb -x tmp/kernel/$meta*.deb .
+rm -r tmp/kernel'
 
 make_image() {
-    local mirror root version early
+    local mirror root version early dates
     mirror=$(debian_mirror) || return
+    # A suite that still changes has lists that expire; of a mirror that stands still this machine's own settings say so.
+    eval "$(apt-config shell dates Acquire::Check-Valid-Until)"
     root=$PWD/root
     say "packages of $suite from $mirror"
-    as_root mmdebstrap --quiet --variant=minbase --include="$packages" --customize-hook="$kernel_hook" \
+    as_root env mirror="$mirror" kernel_suite=$kernel_suite mmdebstrap --quiet --variant=minbase --include="$packages" --customize-hook="$kernel_hook" \
+        --aptopt="Acquire::Check-Valid-Until \"${dates:-true}\"" \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --dpkgopt='path-exclude=/usr/share/doc/*' "$suite" "$root" "$mirror" || return
 

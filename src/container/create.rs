@@ -104,7 +104,8 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     give_order(&mut machine, &directory, &order, request, &terminal)?;
     state.write(&directory)?;
     write_seccomp(&directory, &decision)?;
-    run_hooks(&state)?;
+    // Hooks look at the machine process: when it has gone under them, its reason is the one that helps.
+    run_hooks(&state).map_err(|error| machine.gone().unwrap_or(error))?;
     machine.create(Duration::from_millis(decision.machine.boot_timeout_ms))?;
 
     state.stage = Stage::Created;

@@ -63,6 +63,16 @@ impl MachineProcess {
         self.expect(Report::Created, "that the container is made", boot_timeout.saturating_add(TO_CREATE))
     }
 
+    /// Why it is gone already, if it is: whatever failed meanwhile with the process that it was failed because of that.
+    pub fn gone(&mut self) -> Option<ContainerError> {
+        // No time at all would be over before anything is looked at.
+        match order::receive_report(&self.parent_end, Some(Duration::from_millis(1))) {
+            Ok(Report::Failed(failed)) => Some(ContainerError::Machine(failed)),
+            Err(WireError::Closed) => Some(ContainerError::MachineDied { how: self.end() }),
+            _ => None,
+        }
+    }
+
     /// Leaves it to itself: the container is made. It is reaped by whoever is its parent when we have gone.
     pub fn leave(mut self) {
         self.child = None;
@@ -114,4 +124,42 @@ impl Drop for MachineProcess {
 
 fn of_wire(error: WireError) -> ContainerError {
     ContainerError::Control(crate::machine::control::client::ClientError::Wire(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::machine::order::Failed;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A machine process that does what a shell script says.
+    fn machine(directory: &Path, script: &str) -> MachineProcess {
+        let program = directory.join(format!("program-{}", script.len()));
+        std::fs::write(&program, format!("#!/bin/sh\ncd {}\n{script}\n", directory.display())).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        MachineProcess::start(&program, false).unwrap()
+    }
+
+    #[test]
+    fn a_machine_that_is_gone_says_why_and_one_that_lives_says_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let failed = Failed { kind: ErrorKind::Guest, message: "no guest".into() };
+        let body = serde_json::to_vec(&Report::Failed(failed)).unwrap();
+        let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+        frame.extend(body);
+        std::fs::write(directory.path().join("frame"), frame).unwrap();
+        let mut cases = [
+            machine(directory.path(), "cat frame >&3; exit 1"),
+            machine(directory.path(), "exit 7"),
+            machine(directory.path(), "exec sleep 1000"),
+        ];
+        for ended in &cases[..2] {
+            assert!(PidFd::open(ended.pid).unwrap().wait(Duration::from_secs(10)).unwrap());
+        }
+        let said = cases.each_mut().map(|machine| machine.gone().map(|error| error.to_string()));
+        assert_eq!(said[0].as_deref(), Some("no guest"));
+        assert!(said[1].as_deref().is_some_and(|text| text.contains("exit status 7")), "{said:?}");
+        assert_eq!(said[2], None);
+    }
 }

@@ -94,6 +94,21 @@ fn a_guest_whose_agent_never_answers_costs_the_time_limit_and_shows_its_last_lin
     before.assert_unchanged();
 }
 
+/// A hook that looks at the machine's process (Docker's looks for its network namespace) fails when that has gone.
+#[test]
+fn a_guest_that_is_lost_under_a_hook_is_what_is_told() {
+    let before = Census::take();
+    {
+        let mut bundle = Bundle::new(Image::Busybox, &["true"]);
+        let script = "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); while [ -e /proc/$pid/ns/net ]; do sleep 0.1; done; exit 1";
+        bundle.config["hooks"] = json!({"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"], "timeout": 60}]});
+        let output = run_configured(&bundle, &with_init(&bundle, b"not a program", 20_000));
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(output.stderr.contains("No working init found"), "{output:?}");
+    }
+    before.assert_unchanged();
+}
+
 #[test]
 fn no_dev_kvm() {
     let before = Census::take();
