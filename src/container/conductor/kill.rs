@@ -12,17 +12,23 @@ use super::{Conductor, deadline, failed};
 use crate::agent::CallError;
 use crate::machine::control::Phase;
 use crate::machine::order::Failed;
-use husk_protocol::{Call, FailureKind, Target};
+use husk_protocol::{Call, ContainerKey, FailureKind, Target};
 use std::sync::Arc;
 use std::time::Instant;
 
 impl Conductor {
     /// Sends a signal to the container's first process, or to all.
-    pub(super) fn signal(self: &Arc<Self>, signal: i32, all: bool) -> Result<(), Failed> {
-        let target = if all { Target::Container(self.container) } else { Target::Process(self.first) };
+    pub(super) fn signal(
+        self: &Arc<Self>,
+        container: ContainerKey,
+        signal: i32,
+        all: bool,
+    ) -> Result<(), Failed> {
+        let first = self.lock().member(container)?.first;
+        let target = if all { Target::Container(container) } else { Target::Process(first) };
         let call = Call::Signal { target, signal };
         if signal == libc::SIGKILL {
-            return self.kill(call);
+            return self.kill(container, call);
         }
         match self.call(call, deadline::CALL) {
             Ok(_) => Ok(()),
@@ -36,11 +42,13 @@ impl Conductor {
         self.tell(Call::Signal { target: Target::Process(self.first), signal });
     }
 
-    fn kill(self: &Arc<Self>, call: Call) -> Result<(), Failed> {
+    fn kill(self: &Arc<Self>, container: ContainerKey, call: Call) -> Result<(), Failed> {
         let mut state = self.lock();
-        state.killed.get_or_insert_with(Instant::now);
-        let ended = state.processes.get(&self.first).is_some_and(|first| first.ended.is_some());
-        if state.phase == Phase::Creating {
+        let member = state.member_mut(container)?;
+        member.killed.get_or_insert_with(Instant::now);
+        let (first, phase) = (member.first, member.phase);
+        let ended = state.processes.get(&first).is_some_and(|first| first.ended.is_some());
+        if phase == Phase::Creating {
             state.unanswered = true;
         }
         let ask = !ended && !state.unanswered && state.ending.is_none();

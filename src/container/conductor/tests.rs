@@ -8,7 +8,7 @@ use crate::device::vsock::Endpoint;
 use crate::host::clock::Jumps;
 use crate::machine::control::client::{self, ClientError, Connection};
 use crate::machine::control::wire::WireError;
-use crate::machine::control::{Command, Outcome, listen_at, server};
+use crate::machine::control::{Command, Outcome, Phase, listen_at, server};
 use crate::machine::order::{Report, receive_report, send_proceed};
 use crate::process::signal::Signals;
 use crate::process::stdio::Descriptors;
@@ -19,6 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(5));
 
@@ -539,7 +540,7 @@ fn a_watcher_hears_of_memory_and_of_the_end() {
     let stage = started(&["sleep"]);
     let mut watcher = Connection::open(&stage.control).unwrap();
     watcher.send(&Command::Watch, &[]).unwrap();
-    assert!(eventually(|| stage.conductor.lock().watchers.len() == 1));
+    assert!(eventually(|| stage.conductor.lock().members[&ContainerKey(0)].watchers.len() == 1));
     (0..100_000).for_each(|_| stage.conductor.out_of_memory(ContainerKey(0)));
     stage.conductor.out_of_memory(ContainerKey(9));
     assert_eq!(watcher.receive(SOON).unwrap(), Outcome::OutOfMemory);
