@@ -24,3 +24,4 @@ mod q_systemd;
 mod r_work;
 mod s_large;
 mod t_cpython;
+mod u_pods;

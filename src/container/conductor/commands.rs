@@ -4,7 +4,7 @@ use super::{Conductor, deadline, failed, raise, refused, wake};
 use crate::agent::CallError;
 use crate::error::ErrorKind;
 use crate::machine::control::server::{Caller, Conduct};
-use crate::machine::control::{Command, Outcome, Phase};
+use crate::machine::control::{Command, Outcome, Phase, Request};
 use crate::machine::order::Failed;
 use husk_protocol::{Answer, Call, ContainerKey, TerminalSize};
 use nix::errno::Errno;
@@ -20,10 +20,11 @@ const OUT_OF_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 pub struct Commands(pub Arc<Conductor>);
 
 impl Conduct for Commands {
-    fn conduct(&self, command: Command, descriptors: Vec<OwnedFd>, caller: &Caller) {
+    fn conduct(&self, request: Request, descriptors: Vec<OwnedFd>, caller: &Caller) {
         let conductor = &self.0;
-        let container = conductor.container;
+        let Request { container, command } = request;
         let outcome = match command {
+            Command::Join(joining) => return conductor.join(*joining, descriptors, caller),
             Command::Exec { process, terminal } => {
                 return conductor.exec(container, *process, terminal, descriptors, caller);
             }
@@ -55,7 +56,13 @@ impl Conduct for Commands {
 
 impl Conductor {
     fn status(&self, container: ContainerKey) -> Result<Phase, Failed> {
-        self.lock().member(container).map(|member| member.phase)
+        let state = self.lock();
+        let member = state.member(container)?;
+        // One that has joined is gone as soon as its end is known; the first is gone with the machine.
+        match member.ended.filter(|_| container != self.container) {
+            Some(_) => Err(refused(ErrorKind::NotFound, "container not running")),
+            None => Ok(member.phase),
+        }
     }
 
     fn resize(self: &Arc<Self>, container: ContainerKey, size: TerminalSize) -> Result<(), Failed> {

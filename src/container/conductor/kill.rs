@@ -6,9 +6,10 @@
 //!             \ no                         \ no                            \ no
 //!              end with 137                 end with 137                    go on
 //! ```
-//! Times in parentheses count from the request. The main thread keeps them (see [`super::life`]); what is here asks.
+//! Times in parentheses count from the request. The main thread keeps them (see [`super::life`]); what is here asks. For a
+//! container that has joined see [`super::join`].
 
-use super::{Conductor, deadline, failed};
+use super::{Conductor, deadline, failed, raise};
 use crate::agent::CallError;
 use crate::machine::control::Phase;
 use crate::machine::order::Failed;
@@ -48,8 +49,13 @@ impl Conductor {
         member.killed.get_or_insert_with(Instant::now);
         let (first, phase) = (member.first, member.phase);
         let ended = state.processes.get(&first).is_some_and(|first| first.ended.is_some());
-        if phase == Phase::Creating {
+        let own = container == self.container;
+        if own && phase == Phase::Creating {
             state.unanswered = true;
+        }
+        if let Some(first) = state.processes.get(&first).filter(|_| !own) {
+            // It keeps its times itself.
+            raise(&first.wake);
         }
         let ask = !ended && !state.unanswered && state.ending.is_none();
         drop(state);
@@ -62,6 +68,7 @@ impl Conductor {
         match self.call(call, deadline::KILL_ANSWER) {
             Ok(_) => Ok(()),
             Err(CallError::Failed(failure)) if failure.kind == FailureKind::NotFound => Err(not_running()),
+            Err(_) if !own => Ok(()),
             Err(error) => {
                 tracing::debug!(%error, "the machine ends without its agent");
                 self.lock().unanswered = true;

@@ -28,6 +28,8 @@ pub(super) struct Member {
     pub out_of_memory: u64,
     /// When somebody first asked for SIGKILL.
     pub killed: Option<Instant>,
+    /// Its memory limit in bytes, if it counts for those that join: 0 for none.
+    pub memory: u64,
     /// The status with which it has ended, once that may be told.
     pub ended: Option<u8>,
 }
@@ -43,6 +45,7 @@ impl Member {
             watchers: Vec::new(),
             out_of_memory: 0,
             killed: None,
+            memory: 0,
             ended: None,
         }
     }

@@ -6,7 +6,8 @@
 //!       \_______________________\_________________\______________________\----> ending (drain) --> process exit
 //! ```
 //! The machine's part is here: the agent, the guest, the numbers, the end. What is known of each container is a
-//! [`member`]. A machine has one, for which it was started and with which it ends.
+//! [`member`]. A machine has the one for which it was started and with which it ends, and those that [`join`] it, as
+//! containers of a pod join their sandbox's.
 //!
 //! Three kinds of thread meet here. The main thread ([`life`]) brings the container up and down and receives signals.
 //! The conversation's thread only writes down what the agent says ([`Hear`]) and wakes whoever waits for it. Each
@@ -19,12 +20,14 @@
 
 mod commands;
 mod exec;
+mod join;
 mod kill;
 mod life;
 mod member;
 pub mod network;
 mod pause;
 mod relay;
+mod shares;
 pub mod streams;
 #[cfg(test)]
 mod tests;
@@ -33,6 +36,7 @@ pub use commands::Commands;
 pub use life::{Boot, Life};
 pub use network::{Network, Tuns};
 pub use relay::Relay;
+pub use shares::Shares;
 
 use crate::agent::{CallError, Conversation, Hear};
 use crate::error::{ErrorKind, Kind, chain};
@@ -68,6 +72,10 @@ pub struct Conductor {
     first: ProcessKey,
     guest: Arc<dyn Guest>,
     streams: Arc<dyn Streams>,
+    /// The machine's memory, in bytes.
+    memory: u64,
+    /// Set before the container is made. Without it no other can join.
+    shares: OnceLock<Shares>,
     /// Set before the container is made.
     network: OnceLock<Network>,
     /// Set before the container is made.
@@ -94,6 +102,7 @@ struct State {
     /// The processes whose ends somebody here waits for. What the agent says of others is ignored.
     processes: HashMap<ProcessKey, Watched>,
     next_key: u32,
+    next_container: u32,
     /// The guest was asked to kill and did not take part.
     unanswered: bool,
     /// The status that the machine process is going to end with.
@@ -108,12 +117,13 @@ struct Watched {
 }
 
 impl Conductor {
-    /// For the container `container` with the first process `first`, in a guest that runs.
+    /// For the container `container` with the first process `first`, in a guest that runs and has this much memory.
     pub fn open(
         container: ContainerKey,
         first: ProcessKey,
         guest: Arc<dyn Guest>,
         streams: Arc<dyn Streams>,
+        memory_mib: u32,
     ) -> std::io::Result<Arc<Conductor>> {
         let attention = wake()?;
         let watched = Watched { ended: None, wake: Arc::new(wake()?) };
@@ -124,6 +134,7 @@ impl Conductor {
             created: None,
             processes: HashMap::from([(first, watched)]),
             next_key: first.0.saturating_add(1),
+            next_container: container.0.saturating_add(1),
             unanswered: false,
             ending: None,
             attached: 0,
@@ -133,6 +144,8 @@ impl Conductor {
             first,
             guest,
             streams,
+            memory: u64::from(memory_mib) << 20,
+            shares: OnceLock::new(),
             network: OnceLock::new(),
             relay: OnceLock::new(),
             agent: OnceLock::new(),
@@ -150,6 +163,12 @@ impl Conductor {
         // Only the first counts; there is no second.
         let _ = self.agent.set(conversation);
         Ok(())
+    }
+
+    /// Lets other containers join, with what they share.
+    pub fn take_shares(&self, shares: Shares) {
+        // There is one.
+        let _ = self.shares.set(shares);
     }
 
     /// Looks after the machine's network, from the agent's greeting on.
@@ -293,6 +312,10 @@ mod deadline {
     pub const KILL_ALL: Duration = Duration::from_secs(2);
     /// After a SIGKILL: output that nobody reads.
     pub const KILLED_OUTPUT: Duration = Duration::from_millis(500);
+    /// SIGKILL to a container that has joined: until its machine ends, if the guest does not end it.
+    pub const KILL_JOINED: Duration = Duration::from_secs(10);
+    /// Until the guest has let go of a container that has ended.
+    pub const PART: Duration = Duration::from_secs(6);
     /// Output of execs, after the container has ended.
     pub const EXEC_OUTPUT: Duration = Duration::from_secs(10);
     /// After the conversation has ended: until the guest says why (a panic takes a moment to print).
