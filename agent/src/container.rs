@@ -17,8 +17,10 @@ pub struct ContainerState {
     pub first: ProcessKey,
     /// Its cgroup.
     pub cgroup: Cgroup,
-    /// Which namespaces it has of its own.
+    /// Which namespaces it has that are not the guest's own.
     pub namespaces: Namespaces,
+    /// Its pid namespace is its own: with its first process everything in it ends.
+    pub own_pids: bool,
     /// What its child waits for when it has a user or time namespace.
     pub maps: Maps,
     /// personality(2) of its processes.
@@ -61,7 +63,8 @@ impl ContainerState {
             id: container.id.clone(),
             first: container.process_key,
             cgroup,
-            namespaces: container.namespaces,
+            namespaces: container.namespaces.and(container.shared),
+            own_pids: container.namespaces.pid,
             maps: Maps {
                 uids: container.uid_map.clone(),
                 gids: container.gid_map.clone(),
@@ -78,6 +81,11 @@ impl ContainerState {
 /// `CLONE_NEW*` that clone3 gives a first process (cgroup and time come later, see [`crate::child::first`]).
 pub fn cloned_namespaces(namespaces: Namespaces) -> i32 {
     flags(namespaces) & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME)
+}
+
+/// `CLONE_NEW*` of another container's that a first process joins by setns (it is born in the pid namespace).
+pub fn shared_namespaces(container: &Container) -> i32 {
+    joined_namespaces(Namespaces::default().and(container.shared))
 }
 
 /// `CLONE_NEW*` that an exec joins by setns (it is born in the pid namespace).

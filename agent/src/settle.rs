@@ -185,7 +185,7 @@ fn out_of_memory(key: ContainerKey) -> bool {
 /// With a container's first process everything in it ends: the kernel sees to it if it has a pid namespace.
 fn first_ended(agent: &mut Agent, key: ContainerKey, phase: &Phase) {
     let Some(container) = agent.containers.get(&key) else { return };
-    if !container.namespaces.pid
+    if !container.own_pids
         && let Err(error) = container.cgroup.kill()
     {
         log::error(&format!("kill the rest of a container: {error}"));

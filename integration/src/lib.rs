@@ -18,6 +18,7 @@ pub mod census;
 pub mod created;
 pub mod network;
 pub mod outside;
+pub mod pod;
 pub mod pty;
 pub mod qemu;
 pub mod running;

@@ -7,6 +7,7 @@ use crate::flags::Flags;
 use crate::options::Options;
 use crate::rootfs;
 use containerd_shim_protos::api::DeleteResponse;
+use husk::config::pod::{self, Role};
 use husk::container::{Container, ContainerId, Store, delete as container};
 use husk::process::exit::KILLED;
 use protobuf::{Message, MessageField};
@@ -34,7 +35,9 @@ pub fn start(flags: &Flags) -> Result<(), Failure> {
     ContainerId::new(&flags.id)?;
 
     let directory = bootstrap.socket_directory.as_deref().unwrap_or(Path::new(address::DIRECTORY));
-    let socket = address::of(directory, &flags.address, &flags.namespace, &flags.id);
+    // A container of a pod is served by its sandbox's server, and that is named after the sandbox.
+    let group = group(Path::new("."))?.unwrap_or_else(|| flags.id.clone());
+    let socket = address::of(directory, &flags.address, &flags.namespace, &group);
     let address = format!("{}{}", address::SCHEME, socket.display());
     if let Bound::New(listener) = address::bind(&socket)? {
         let started = start_server(flags, &options, &bootstrap, &socket, listener.into());
@@ -42,6 +45,20 @@ pub fn start(flags: &Flags) -> Result<(), Failure> {
     }
     std::fs::write(ADDRESS, &address).map_err(|error| Failure::host("write the address", &error))?;
     say(&bootstrap.answer(&address)?)
+}
+
+/// The name of the sandbox whose server serves the container with this bundle, if it is not one of its own.
+fn group(bundle: &Path) -> Result<Option<String>, Failure> {
+    // Without a bundle there is no container that could be made: the one who makes it will say so.
+    let Ok(spec) = husk::bundle::read_config(bundle) else { return Ok(None) };
+    let role = pod::role_of(spec.annotations().as_ref());
+    match role.map_err(|error| Failure::invalid(error.to_string()))? {
+        Role::Joins(sandbox) => {
+            ContainerId::new(&sandbox)?;
+            Ok(Some(sandbox))
+        }
+        Role::Alone | Role::Sandbox => Ok(None),
+    }
 }
 
 fn start_server(

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   create --> the machine is our child; a thread waits for it --------> reaped --> exit told --> deleted
+//!              (or a sandbox's, that it joined: on its connection)
 //!     start, exec ... (each holds `turn` shared)     the thread takes `turn` alone before it tells of the end
 //! ```
 //! So an exit is told after the start that it ends, and the container's after those of all its processes.
@@ -67,7 +68,7 @@ pub struct Place {
 pub struct Task {
     place: Place,
     names: Names,
-    /// Its machine's pid.
+    /// Its machine's pid. Of containers that have joined a sandbox, which have no process here, that is the sandbox's.
     pub pid: u32,
     ended: Ended,
     held: Mutex<Option<Held>>,
@@ -104,7 +105,8 @@ impl Task {
         };
         rootfs::make(&place.bundle, &request.rootfs)?;
         let made = make(&place, &names, &options, debug);
-        let (container, held) = made.inspect_err(|_| rootfs::undo(&place.bundle))?;
+        let (created, held) = made.inspect_err(|_| rootfs::undo(&place.bundle))?;
+        let container = created.container;
         let task = Arc::new(Task {
             pid: u32::try_from(container.state.pid).unwrap_or_default(),
             place,
@@ -117,7 +119,7 @@ impl Task {
         task.tell_creation(request);
         let waits = Arc::clone(&task);
         let thread = std::thread::Builder::new().name("task".into()).stack_size(exec::STACK);
-        if let Err(error) = thread.spawn(move || waits.follow()) {
+        if let Err(error) = thread.spawn(move || waits.follow(created.held)) {
             let _ = container.kill_and_wait();
             let _ = delete::delete(&task.place.store, &task.place.id, true);
             rootfs::undo(&task.place.bundle);
@@ -144,7 +146,7 @@ impl Task {
     }
 
     /// The thread that waits for the end, and tells of kills for memory until then.
-    fn follow(&self) {
+    fn follow(&self, held: create::Held) {
         if let Ok(container) = self.container()
             && let Ok(mut watch) = container.watch()
         {
@@ -159,7 +161,13 @@ impl Task {
                 }
             }
         }
-        let status = self.reap();
+        let status = match held {
+            create::Held::Process => self.reap(),
+            create::Held::Connection(execution) => execution.into_ending().wait().unwrap_or_else(|error| {
+                log::error(&format!("the container {} was lost sight of: {error}", self.place.id));
+                GUEST_LOST
+            }),
+        };
         let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
         for exec in self.running() {
             exec.ended.wait_for(WITH_IT);
@@ -402,7 +410,12 @@ impl Task {
     }
 }
 
-fn make(place: &Place, names: &Names, options: &Options, debug: bool) -> Result<(Container, Held), Failure> {
+fn make(
+    place: &Place,
+    names: &Names,
+    options: &Options,
+    debug: bool,
+) -> Result<(create::Created, Held), Failure> {
     options.write(&place.bundle)?;
     let program = options.program()?;
     let (given, held) = stdio::open(names, &place.namespace, place.id.as_str())?;
@@ -427,5 +440,5 @@ fn make(place: &Place, names: &Names, options: &Options, debug: bool) -> Result<
         },
     );
     let created = created.map_err(|error| Failure::from(error).while_doing("OCI runtime create failed"))?;
-    Ok((created.container, held))
+    Ok((created, held))
 }

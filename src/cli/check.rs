@@ -4,6 +4,7 @@ use super::context::Context;
 use super::{CliError, usage};
 use crate::config::annotation::Wishes;
 use crate::config::machine::{self, Facts};
+use crate::config::pod::Announced;
 use crate::config::resources::Limits;
 use crate::container::probe;
 use crate::host::cgroup::{self, Mode};
@@ -55,7 +56,8 @@ impl Check {
 fn findings(context: &Context) -> Result<Vec<Finding>, CliError> {
     let operator = context.operator()?;
     let facts = Facts { processors: 1, memory_mib: u64::MAX };
-    let config = machine::decide(&Limits::default(), Wishes::default(), &operator, facts);
+    let config =
+        machine::decide(&Limits::default(), Wishes::default(), Announced::default(), &operator, facts);
     let device = open_device("/dev/kvm");
     let (parts, guest) = match probe::parts(&config) {
         Ok((parts, told)) => (Some(parts), Ok(told)),

@@ -9,7 +9,7 @@
 //! Of its caller's descriptors it keeps those of the container, and these only until the vsock device has them.
 
 use crate::container::conductor::streams::{Offered, Streams};
-use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Relay, Tuns};
+use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Relay, Shares, Tuns};
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::host::clock::Jumps;
@@ -135,6 +135,7 @@ impl Prepared {
         let kernel_log = machine.kernel_log();
         let relay = Relay::default();
         machine.share_exports().set_neighbour(Arc::new(relay.clone()));
+        let shares = Shares::open(machine.root_exports(), machine.share_exports(), &order.exports);
         let tuns = Tuns::open(order.machine.vcpus);
         jail.enter().map_err(|error| of(&error))?;
         // TAPs are made while the guest boots.
@@ -150,8 +151,10 @@ impl Prepared {
 
         let guest: Arc<dyn Guest> = Arc::new(Inside { running, kernel_log });
         let container = &order.container;
-        let conductor = Conductor::open(container.key, container.process_key, guest, streams)
+        let memory_mib = order.machine.memory_mib;
+        let conductor = Conductor::open(container.key, container.process_key, guest, streams, memory_mib)
             .map_err(|error| host("prepare for events", &error))?;
+        conductor.take_shares(shares);
         conductor.take_network(network);
         conductor.take_relay(relay);
         conductor.converse(agent).map_err(|error| host("make a thread for the agent", &error))?;

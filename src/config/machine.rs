@@ -2,6 +2,7 @@
 
 use super::annotation::Wishes;
 use super::operator::{LEAST_MEMORY_MIB, MOST_VCPUS, Operator};
+use super::pod::Announced;
 use super::resources::Limits;
 use crate::machine::order::MachineConfig;
 
@@ -17,11 +18,19 @@ pub struct Facts {
 /// Decides. Vcpus: what the cpu limits round up to, at most what the host has (whoever names a number, the operator or
 /// an annotation that the operator allows, may go beyond that). Memory: the container's limit and
 /// headroom for the guest's kernel. Without limits the operator's defaults; never more than the operator's bounds.
-pub fn decide(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> MachineConfig {
+///
+/// A pod's machine has what its sandbox needs and what is announced for its containers.
+pub fn decide(
+    limits: &Limits,
+    wishes: Wishes,
+    announced: Announced,
+    operator: &Operator,
+    facts: Facts,
+) -> MachineConfig {
     let machine = &operator.machine;
     MachineConfig {
-        vcpus: vcpus(limits, wishes, operator, facts),
-        memory_mib: memory_mib(limits, wishes, operator, facts),
+        vcpus: vcpus(limits, wishes, announced, operator, facts),
+        memory_mib: memory_mib(limits, wishes, announced, operator, facts),
         kernel: machine.kernel.clone(),
         initrd: machine.initrd.clone(),
         command_line: machine.kernel_command_line.clone(),
@@ -29,23 +38,34 @@ pub fn decide(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts
     }
 }
 
-fn vcpus(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> u8 {
-    let wanted = match (wishes.vcpus, limits.processors) {
+fn vcpus(limits: &Limits, wishes: Wishes, announced: Announced, operator: &Operator, facts: Facts) -> u8 {
+    let own = match (wishes.vcpus, limits.processors) {
         (Some(wish), _) => u32::from(wish),
         (None, Some(limit)) => limit.min(facts.processors.max(1)),
         (None, None) => u32::from(operator.machine.vcpus),
     };
+    let announced = announced.processors.min(facts.processors.max(1));
+    // A wish is for all that there is to be.
+    let wanted = if wishes.vcpus.is_some() { own } else { own.max(announced) };
     let most = operator.machine.max_vcpus.clamp(1, MOST_VCPUS);
     u8::try_from(wanted.clamp(1, u32::from(most))).unwrap_or(1)
 }
 
-fn memory_mib(limits: &Limits, wishes: Wishes, operator: &Operator, facts: Facts) -> u32 {
+fn memory_mib(
+    limits: &Limits,
+    wishes: Wishes,
+    announced: Announced,
+    operator: &Operator,
+    facts: Facts,
+) -> u32 {
     let machine = &operator.machine;
-    let wanted = match (wishes.memory_mib, limits.memory) {
+    let own = match (wishes.memory_mib, limits.memory) {
         (Some(wish), _) => u64::from(wish),
         (None, Some(limit)) => limit.div_ceil(1 << 20).saturating_add(u64::from(machine.headroom_mib)),
         (None, None) => u64::from(machine.memory_mib),
     };
+    let announced = announced.memory.div_ceil(1 << 20);
+    let wanted = if wishes.memory_mib.is_some() { own } else { own.saturating_add(announced) };
     let most = match machine.max_memory_mib {
         0 => facts.memory_mib,
         bound => u64::from(bound),
@@ -66,14 +86,21 @@ mod tests {
 
     #[test]
     fn without_limits_the_operators_defaults_hold() {
-        let machine = decide(&Limits::default(), Wishes::default(), &Operator::default(), FACTS);
+        let machine =
+            decide(&Limits::default(), Wishes::default(), Announced::default(), &Operator::default(), FACTS);
         assert_eq!((machine.vcpus, machine.memory_mib), (1, 512));
     }
 
     #[test]
     fn limits_decide_and_the_host_bounds_them() {
         let of = |processors, memory| {
-            let machine = decide(&limits(processors, memory), Wishes::default(), &Operator::default(), FACTS);
+            let machine = decide(
+                &limits(processors, memory),
+                Wishes::default(),
+                Announced::default(),
+                &Operator::default(),
+                FACTS,
+            );
             (machine.vcpus, machine.memory_mib)
         };
         assert_eq!(of(Some(2), Some(100 << 20)), (2, 148));
@@ -86,7 +113,20 @@ mod tests {
         let mut operator = Operator::default();
         operator.machine.max_memory_mib = 1000;
         let wishes = Wishes { vcpus: Some(3), memory_mib: Some(5000) };
-        let machine = decide(&limits(Some(1), Some(1 << 20)), wishes, &operator, FACTS);
+        let machine = decide(&limits(Some(1), Some(1 << 20)), wishes, Announced::default(), &operator, FACTS);
         assert_eq!((machine.vcpus, machine.memory_mib), (3, 1000));
+    }
+
+    #[test]
+    fn a_pods_machine_has_what_is_announced_beside_what_its_sandbox_needs() {
+        let of = |memory, processors| {
+            let announced = Announced { memory, processors };
+            let machine =
+                decide(&Limits::default(), Wishes::default(), announced, &Operator::default(), FACTS);
+            (machine.vcpus, machine.memory_mib)
+        };
+        assert_eq!(of(0, 0), (1, 512));
+        assert_eq!(of((100 << 20) + 1, 2), (2, 613));
+        assert_eq!(of(u64::MAX, u32::MAX), (4, 8192));
     }
 }

@@ -13,6 +13,7 @@ pub mod mount;
 pub mod mount_option;
 pub mod namespace;
 pub mod operator;
+pub mod pod;
 pub mod process;
 pub mod resources;
 pub mod rlimit;
@@ -22,6 +23,7 @@ pub mod sysctl;
 pub mod unit;
 
 pub use error::ConfigError;
+pub use pod::Sandbox;
 
 use crate::bundle::Bundle;
 use crate::machine::order::{AccessTimes, Export, ExportDevice, MachineConfig, NetworkNamespace};
@@ -65,21 +67,52 @@ pub struct HostCgroup {
     pub needed_for: Option<&'static str>,
 }
 
-/// Decides everything about the container `id`.
+/// Decides everything about the container `id`, which has a machine to itself, or makes one for its pod.
 pub fn decide(id: &str, bundle: &Bundle, operator: &Operator, facts: Facts) -> Result<Decision, ConfigError> {
+    decide_in(id, bundle, operator, facts, None)
+}
+
+/// The same for one that joins a sandbox. Its machine is the sandbox's: what is decided of one means nothing.
+pub fn decide_joining(
+    id: &str,
+    bundle: &Bundle,
+    operator: &Operator,
+    facts: Facts,
+    sandbox: Sandbox,
+) -> Result<Decision, ConfigError> {
+    decide_in(id, bundle, operator, facts, Some(sandbox))
+}
+
+fn decide_in(
+    id: &str,
+    bundle: &Bundle,
+    operator: &Operator,
+    facts: Facts,
+    sandbox: Option<Sandbox>,
+) -> Result<Decision, ConfigError> {
     let spec = &bundle.spec;
     refuse_other_platforms(spec)?;
     let none = Linux::default_without_anything();
     let linux = spec.linux().as_ref().unwrap_or(&none);
     refuse_in_linux(linux, operator.container.security_labels)?;
 
-    let (namespaces, network) = namespace::decide(linux.namespaces().as_deref().unwrap_or(&[]))?;
+    let given = linux.namespaces().as_deref().unwrap_or(&[]);
+    let namespace::Decided { own: namespaces, shared, network } = namespace::decide(given, sandbox)?;
+    let inside = namespaces.and(shared);
     let (wishes, annotations) = annotation::decide(spec.annotations().as_ref(), operator)?;
     let limits = match linux.resources() {
         Some(given) => resources::decide(given, &operator.host)?,
         None => resources::Limits::default(),
     };
-    let machine = machine::decide(&limits, wishes, operator, facts);
+    if let (Some(_), Some(field)) = (sandbox, limits.only_outside) {
+        let reason = "the containers of a pod are one machine to the host: give this with the pod's sandbox";
+        return Err(unsupported(field, reason));
+    }
+    let announced = match pod::role(&annotations)? {
+        pod::Role::Sandbox => pod::announced(&annotations)?,
+        _ => pod::Announced::default(),
+    };
+    let machine = machine::decide(&limits, wishes, announced, operator, facts);
     let rules = linux.resources().as_ref().and_then(|given| given.devices().as_deref()).unwrap_or(&[]);
     let rules = device::rules(rules)?;
     let (uid_map, gid_map) = namespace::id_maps(linux, namespaces)?;
@@ -91,9 +124,15 @@ pub fn decide(id: &str, bundle: &Bundle, operator: &Operator, facts: Facts) -> R
     let given =
         spec.process().as_ref().ok_or_else(|| invalid("process", "process property must not be empty"))?;
 
+    // How many are online is the sandbox's to say.
+    let vcpus = sandbox.is_none().then(|| u32::from(machine.vcpus));
     let hooks = spec.hooks().as_ref().map(hook::decide).transpose()?.unwrap_or_default();
     let mut files = limits.outside.clone();
     files.extend(limits.outside_memory(machine.memory_mib, &operator.host));
+    if sandbox.is_some() {
+        // The machine is not in the group that this container gets: its limits hold inside.
+        files.clear();
+    }
     let container = Container {
         key: FIRST_CONTAINER,
         id: id.to_owned(),
@@ -101,20 +140,21 @@ pub fn decide(id: &str, bundle: &Bundle, operator: &Operator, facts: Facts) -> R
         mounts,
         devices: device::nodes(linux.devices().as_deref().unwrap_or(&[]), &rules)?,
         namespaces,
+        shared,
         uid_map,
         gid_map,
         time_offsets: namespace::time_offsets(linux, namespaces)?,
-        hostname: uts_name("hostname", spec.hostname(), namespaces)?,
-        domainname: uts_name("domainname", spec.domainname(), namespaces)?,
+        hostname: uts_name("hostname", spec.hostname(), inside)?,
+        domainname: uts_name("domainname", spec.domainname(), inside)?,
         sysctl: linux
             .sysctl()
             .as_ref()
-            .map(|given| sysctl::decide(given, namespaces))
+            .map(|given| sysctl::decide(given, inside))
             .transpose()?
             .unwrap_or_default(),
         masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
-        resources: Resources { files: limits.inside, devices: rules, vcpus: Some(u32::from(machine.vcpus)) },
+        resources: Resources { files: limits.inside, devices: rules, vcpus },
         personality: personality(linux)?,
         process_key: FIRST_PROCESS,
         process: husk_protocol::Process {

@@ -2,21 +2,40 @@
 //!
 //! A namespace that the spec does not name is the runtime's own, and for a container in a machine that is the guest's.
 //! Only for the network does that not work: nothing of the host's own network is inside. A namespace given by its path
-//! is one of the host; a machine can live in a network namespace, and has no use for any other.
+//! is one of the host; a machine can live in a network namespace, and has no use for any other. Only in a pod: a path that
+//! callers use for one of the sandbox's means the one that the sandbox's processes have inside.
 
 use super::error::{ConfigError, invalid, unsupported};
+use super::pod::Sandbox;
 use crate::machine::order::NetworkNamespace;
-use husk_protocol::{IdMap, Namespaces, TimeOffset};
+use husk_protocol::{ContainerKey, IdMap, Namespaces, SharedNamespaces, TimeOffset};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Type};
 
+/// What is decided of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// Those that are the container's own.
+    pub own: Namespaces,
+    /// Those that are its sandbox's, if it has one.
+    pub shared: Option<SharedNamespaces>,
+    /// The network namespace that the machine is in.
+    pub network: NetworkNamespace,
+}
+
 /// Decides the namespaces inside, and the network namespace of the machine outside.
-pub fn decide(given: &[LinuxNamespace]) -> Result<(Namespaces, NetworkNamespace), ConfigError> {
+pub fn decide(given: &[LinuxNamespace], sandbox: Option<Sandbox>) -> Result<Decided, ConfigError> {
     let mut inside = Namespaces::default();
+    let mut shared = sandbox.map(|_| SharedNamespaces {
+        with: ContainerKey::default(),
+        pid: false,
+        ipc: false,
+        uts: false,
+    });
     let mut network = None;
     for (index, namespace) in given.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");
-        let flag = flag(&mut inside, namespace.typ());
-        if std::mem::replace(flag, true) {
+        let twice = shared.as_mut().and_then(|all| part(all, namespace.typ())).is_some_and(|shared| *shared);
+        if std::mem::replace(flag(&mut inside, namespace.typ()), true) || twice {
             return Err(invalid(
                 field,
                 format!("malformed spec file: duplicated ns {:?}", name(namespace.typ())),
@@ -31,8 +50,18 @@ pub fn decide(given: &[LinuxNamespace]) -> Result<(Namespaces, NetworkNamespace)
             (Type::Network, Some(_)) => {
                 return Err(invalid(format!("{field}.path"), "must be an absolute path"));
             }
+            (Type::User, _) if sandbox.is_some() => {
+                let reason = "a container of a pod cannot have a user namespace of its own in husk";
+                return Err(unsupported(field, reason));
+            }
             (_, None) => {}
             (kind, Some(path)) => {
+                let of_sandbox = sandbox.is_some_and(|sandbox| sandbox.has(path, file_name(kind)));
+                if let Some(shared) = shared.as_mut().filter(|_| of_sandbox).and_then(|all| part(all, kind)) {
+                    *shared = true;
+                    *flag(&mut inside, kind) = false;
+                    continue;
+                }
                 let reason = format!(
                     "a {} namespace of the host ({}) cannot be joined from inside a machine; leave the path out for a new one",
                     name(kind),
@@ -49,7 +78,21 @@ pub fn decide(given: &[LinuxNamespace]) -> Result<(Namespaces, NetworkNamespace)
         ));
     }
     let network = network.ok_or_else(|| unsupported("linux.namespaces", NO_HOST_NETWORK))?;
-    Ok((inside, network))
+    if sandbox.is_some() && network == NetworkNamespace::New {
+        let reason = "a container of a pod has its sandbox's network: name that namespace by its path";
+        return Err(unsupported("linux.namespaces", reason));
+    }
+    Ok(Decided { own: inside, shared, network })
+}
+
+/// Where it is noted that a namespace is the sandbox's, for those that can be.
+fn part(shared: &mut SharedNamespaces, kind: Type) -> Option<&mut bool> {
+    match kind {
+        Type::Pid => Some(&mut shared.pid),
+        Type::Ipc => Some(&mut shared.ipc),
+        Type::Uts => Some(&mut shared.uts),
+        _ => None,
+    }
 }
 
 /// What to say to a container that wants the host's network.
@@ -138,6 +181,15 @@ fn flag(inside: &mut Namespaces, kind: Type) -> &mut bool {
         Type::Pid => &mut inside.pid,
         Type::Network => &mut inside.network,
         Type::Time => &mut inside.time,
+    }
+}
+
+/// The name of its file in /proc/PID/ns.
+fn file_name(kind: Type) -> &'static str {
+    match kind {
+        Type::Mount => "mnt",
+        Type::Network => "net",
+        other => name(other),
     }
 }
 

@@ -1,14 +1,16 @@
 //! `create`: from a bundle to a container that waits for `start`.
 
 use super::error::{ContainerError, host};
+use super::execution::Execution;
 use super::machine_process::MachineProcess;
 use super::state::{Stage, State};
 use super::undo::Undo;
 use super::{CONTROL, Container, ContainerId, OciState, SECCOMP, Status, Store};
-use super::{hooks, pid_file, placement};
+use super::{hooks, join, pid_file, placement};
 use crate::bundle::Bundle;
 use crate::config::machine::Facts;
 use crate::config::operator::Operator;
+use crate::config::pod::{self, Role};
 use crate::config::{self, Decision};
 use crate::host::pidfd::PidFd;
 use crate::host::{file, proc};
@@ -71,12 +73,34 @@ pub struct Created {
     pub container: Container,
     /// The user's own terminal, when the caller stays and the container has one.
     pub terminal: Option<OwnedFd>,
+    /// What stands for it.
+    pub held: Held,
+}
+
+/// What stands for a container.
+pub enum Held {
+    /// The process that its state names, and nobody else's.
+    Process,
+    /// Whoever has this: it has joined a sandbox, and ends when this is dropped.
+    Connection(Execution),
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Held::Process => "Process",
+            Held::Connection(_) => "Connection",
+        })
+    }
 }
 
 /// Creates a container. On failure nothing is left of it.
 pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, ContainerError> {
     let bundle = Bundle::open(request.bundle)?;
     let facts = Facts { processors: proc::processors(), memory_mib: proc::memory_mib().unwrap_or(u64::MAX) };
+    if let Role::Joins(sandbox) = pod::role_of(bundle.spec.annotations().as_ref())? {
+        return join::create(store, request, &bundle, facts, &sandbox);
+    }
     let decision = config::decide(request.id.as_str(), &bundle, request.operator, facts)?;
     if request.streams.is_none() {
         check_terminal(decision.terminal.is_some(), request.foreground, request.console_socket.is_some())?;
@@ -114,7 +138,7 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     machine.leave();
     undo.release();
     let container = Container { id: request.id.clone(), state, directory };
-    Ok(Created { container, terminal: terminal.own })
+    Ok(Created { container, terminal: terminal.own, held: Held::Process })
 }
 
 /// runc's rules for terminals: who leaves must have somewhere to put the master end.
@@ -180,13 +204,9 @@ fn order(
     request: &Request<'_>,
     terminal: &Terminal,
 ) -> Result<Order, ContainerError> {
-    let mut container = decision.container.clone();
+    let mut container = with_start_hooks(decision, state)?;
     // As runc has it: the user's own terminal adds the carriage returns.
     container.process.plain_newlines = terminal.own.is_some();
-    if !container.start_hooks.hooks.is_empty() {
-        let (head, tail) = OciState::of(state, Status::Created).around_the_pid()?;
-        (container.start_hooks.state_head, container.start_hooks.state_tail) = (head, tail);
-    }
     let mut descriptors = vec![Descriptor::Control];
     descriptors.extend(terminal.descriptor().map(|_| Descriptor::Terminal));
     descriptors.extend(streams(request, terminal).iter().map(|_| Descriptor::Stream));
@@ -202,6 +222,19 @@ fn order(
         log_form: request.log.map_or(Form::Json, |log| log.form),
         debug: request.debug,
     })
+}
+
+/// The container with what its hooks inside are told.
+pub(super) fn with_start_hooks(
+    decision: &Decision,
+    state: &State,
+) -> Result<husk_protocol::Container, ContainerError> {
+    let mut container = decision.container.clone();
+    if !container.start_hooks.hooks.is_empty() {
+        let (head, tail) = OciState::of(state, Status::Created).around_the_pid()?;
+        (container.start_hooks.state_head, container.start_hooks.state_tail) = (head, tail);
+    }
+    Ok(container)
 }
 
 /// Those of the streams that were given that the process needs.
@@ -234,7 +267,7 @@ fn give_order(
 }
 
 /// Keeps the compiled profile for exec'd processes: flags, then instructions.
-fn write_seccomp(directory: &Path, decision: &Decision) -> Result<(), ContainerError> {
+pub(super) fn write_seccomp(directory: &Path, decision: &Decision) -> Result<(), ContainerError> {
     let process = &decision.container.process;
     if process.seccomp.is_empty() {
         return Ok(());
@@ -246,7 +279,7 @@ fn write_seccomp(directory: &Path, decision: &Decision) -> Result<(), ContainerE
 
 /// The hooks of creation. The machine process lives in the container's network namespace already, and its pid is what
 /// hooks look at; the guest is booting meanwhile.
-fn run_hooks(state: &State) -> Result<(), ContainerError> {
+pub(super) fn run_hooks(state: &State) -> Result<(), ContainerError> {
     let told = OciState::of(state, Status::Creating);
     hooks::run("prestart", &state.hooks.prestart, &told, None)?;
     hooks::run("createRuntime", &state.hooks.create_runtime, &told, None)?;
@@ -254,7 +287,7 @@ fn run_hooks(state: &State) -> Result<(), ContainerError> {
 }
 
 /// Gives the caller what it waits for; the pid file last, since it tells that all is done.
-fn hand_over(
+pub(super) fn hand_over(
     machine: &MachineProcess,
     terminal: &Terminal,
     request: &Request<'_>,

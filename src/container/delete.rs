@@ -5,11 +5,11 @@ use super::state::StateError;
 use super::store::Reserved;
 use super::{Container, ContainerId, Status, Store, hooks};
 use crate::host::{deadline, tap};
-use crate::machine::control::Command;
 use crate::machine::control::client::{ClientError, Connection};
+use crate::machine::control::{Address, Command};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long whoever creates or deletes the same container may take.
@@ -42,7 +42,7 @@ fn delete_existing(store: &Store, id: &ContainerId, force: bool) -> Result<(), C
             Err(ContainerError::NotFound)
         }
         Err(ContainerError::State(StateError::Damaged { .. } | StateError::Unreadable { .. })) if force => {
-            end_by_socket(&reserved.directory.join(super::CONTROL))?;
+            end_by_socket(&Address::of_first(&reserved.directory.join(super::CONTROL)))?;
             reserved.remove()
         }
         Err(error) => Err(error),
@@ -91,7 +91,7 @@ fn end_creation(store: &Store, id: &ContainerId) {
 }
 
 /// Kills a machine whose pid nobody knows any more, and waits until its control socket is dead.
-fn end_by_socket(control: &Path) -> Result<(), ContainerError> {
+fn end_by_socket(control: &Address) -> Result<(), ContainerError> {
     let until = deadline::after(TO_END);
     loop {
         match Connection::open(control) {

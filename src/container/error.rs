@@ -11,6 +11,7 @@ use crate::host::cgroup::CgroupError;
 use crate::host::systemd::SystemdError;
 use crate::machine::control::client::ClientError;
 use crate::machine::control::wire::WireError;
+use crate::machine::export::ExportError;
 use crate::machine::order::Failed;
 use crate::process::signal::SignalError;
 use crate::process::terminal::TerminalError;
@@ -31,6 +32,17 @@ pub enum ContainerError {
     /// There is no such container.
     #[error("container does not exist")]
     NotFound,
+    /// A container names a sandbox that cannot be joined.
+    #[error("sandbox {id}: {why}")]
+    Sandbox {
+        /// The name.
+        id: String,
+        /// What is the matter with it.
+        why: &'static str,
+    },
+    /// A tree that it shares.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// Its program has ended, or never began.
     #[error("container not running")]
     NotRunning,
@@ -130,7 +142,8 @@ impl Kind for ContainerError {
         match self {
             Self::InvalidId | Self::EmptyId | Self::BadRequest(_) => ErrorKind::InvalidArgument,
             Self::Exists => ErrorKind::AlreadyExists,
-            Self::NotFound | Self::NotRunning => ErrorKind::NotFound,
+            Self::NotFound | Self::NotRunning | Self::Sandbox { .. } => ErrorKind::NotFound,
+            Self::Export(error) => error.kind(),
             Self::NotStopped { .. } | Self::WrongStatus(_) => ErrorKind::InvalidState,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Bundle(error) => error.kind(),

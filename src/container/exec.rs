@@ -3,7 +3,7 @@
 use super::create::{self, Terminal};
 use super::error::{ContainerError, host};
 use super::execution::Execution;
-use super::stand_in::{self, StandInOrder};
+use super::stand_in::{self, ExecOrder};
 use super::{Container, SECCOMP, Status, pid_file};
 use crate::bundle::{self, spec};
 use crate::config::operator::Operator;
@@ -78,7 +78,7 @@ impl Container {
         let wanted = process::terminal("process", &given)?;
         create::check_terminal(wanted.is_some(), !request.detach, request.console_socket.is_some())?;
         let terminal = Terminal::open(wanted, !request.detach)?;
-        let order = StandInOrder {
+        let order = ExecOrder {
             id: self.id.to_string(),
             control: self.control(),
             process: Box::new(husk_protocol::Process {
@@ -127,7 +127,7 @@ impl Container {
     fn exec_detached(
         &self,
         request: &Request<'_>,
-        order: &StandInOrder,
+        order: &ExecOrder,
         terminal: &Terminal,
     ) -> Result<u8, ContainerError> {
         let pid = stand_in::spawn(order, terminal.descriptor())?;
@@ -153,7 +153,7 @@ impl Container {
     fn exec_attached(
         &self,
         request: &Request<'_>,
-        order: StandInOrder,
+        order: ExecOrder,
         terminal: &Terminal,
     ) -> Result<u8, ContainerError> {
         let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);

@@ -1,4 +1,4 @@
-//! A process that runs in a guest, for as long as somebody on the host holds the connection that it was asked for on.
+//! A process, or a whole container, that is in a guest for as long as somebody on the host holds the connection that it was asked for on.
 //!
 //! ```text
 //!   begin --> (runs) -- signal, resize --> ... -- its status, after its last byte
@@ -8,11 +8,11 @@
 //! as its containers and needs no process more for each.
 
 use crate::machine::control::client::{ClientError, Connection};
-use crate::machine::control::{Command, Outcome};
+use crate::machine::control::{Address, Command, Outcome};
+use crate::machine::order::Joining;
 use crate::process::exit;
-use husk_protocol::{Process, TerminalSize};
+use husk_protocol::{ContainerKey, Process, TerminalSize};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Ending(Connection);
 impl Execution {
     /// Has the machine at `control` run a process on `descriptors`; returns when it runs.
     pub fn begin(
-        control: &Path,
+        control: &Address,
         process: Box<Process>,
         terminal: Option<TerminalSize>,
         descriptors: &[BorrowedFd<'_>],
@@ -48,6 +48,29 @@ impl Execution {
             Outcome::Done => Ok(Execution { connection }),
             _ => Err(ClientError::Unexpected),
         }
+    }
+
+    /// Has the machine at `control` make a container, from a tree for each of its exports and the descriptors of its first
+    /// process; returns when it is made, with its number.
+    pub fn join(
+        control: &Address,
+        joining: Box<Joining>,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Execution, ContainerKey), ClientError> {
+        let mut connection = Connection::open(control)?;
+        match connection.send(&Command::Join(joining), descriptors) {
+            Ok(()) | Err(ClientError::Gone) => {}
+            Err(error) => return Err(error),
+        }
+        match connection.receive(Some(PATIENCE))? {
+            Outcome::Joined(container) => Ok((Execution { connection }, container)),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// For one who only waits for it.
+    pub fn into_ending(self) -> Ending {
+        Ending(self.connection)
     }
 
     /// For one who speaks to it and another who waits for it. The process lives until both are dropped.

@@ -1,6 +1,6 @@
 //! `husk run` in the foreground: waits beside its machine process, passes signals and sizes on, and ends as it ends.
 
-use crate::machine::control::{Command, client};
+use crate::machine::control::{Address, Command, client};
 use crate::process::exit;
 use crate::process::signal::{self, Signals};
 use crate::process::terminal;
@@ -9,7 +9,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 /// What can go wrong while we wait.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +26,7 @@ impl crate::error::Kind for ForegroundError {
 pub fn follow(
     machine: Pid,
     signals: &Signals,
-    control: &Path,
+    control: &Address,
     terminal: Option<BorrowedFd<'_>>,
 ) -> Result<u8, ForegroundError> {
     loop {

@@ -1,11 +1,15 @@
-//! The machine process of a container, while it is being made: start it, give it its order, hear its reports.
+//! The process that a container gets on the host, while it is being made: start it, give it its order, hear its reports. It
+//! is the container's machine, or stands for the container in its sandbox's.
 
 use super::error::ContainerError;
 use crate::host::pidfd::PidFd;
 use crate::host::proc;
-use crate::machine::control::wire::WireError;
-use crate::machine::order::{self, Order, Report};
+use crate::machine::control::client::PATIENCE;
+use crate::machine::control::wire::{self, WireError};
+use crate::machine::order::{self, Report};
 use crate::process::spawn;
+use husk_protocol::ContainerKey;
+use serde::Serialize;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -17,6 +21,8 @@ use std::time::Duration;
 const TO_PREPARE: Duration = Duration::from_secs(30);
 /// How long it may take beyond the guest's own boot time limit.
 const TO_CREATE: Duration = Duration::from_secs(60);
+/// What is waited for in the end.
+const MADE: &str = "that the container is made";
 /// How long a process that we have killed may take to end.
 const TO_END: Duration = Duration::from_secs(10);
 
@@ -34,9 +40,14 @@ pub struct MachineProcess {
 impl MachineProcess {
     /// Starts it from `program`, a `husk`. Our standard descriptors become the container's if it is to `inherit` them.
     pub fn start(program: &Path, inherit: bool) -> Result<MachineProcess, ContainerError> {
+        Self::start_as("machine", program, inherit)
+    }
+
+    /// The same of a process that is not a machine, but reports like one.
+    pub fn start_as(verb: &str, program: &Path, inherit: bool) -> Result<MachineProcess, ContainerError> {
         let failed = super::error::host("start the machine process", program);
         let started = UnixStream::pair().and_then(|(ours, theirs)| {
-            spawn::husk(program, "machine", theirs.into(), inherit).map(|child| (child, ours))
+            spawn::husk(program, verb, theirs.into(), inherit).map(|child| (child, ours))
         });
         let (child, parent_end) = started.map_err(failed)?;
         let pid = i32::try_from(child.id()).unwrap_or(0);
@@ -45,22 +56,44 @@ impl MachineProcess {
     }
 
     /// Gives it its order and waits until it is prepared.
-    pub fn prepare(&mut self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<(), ContainerError> {
-        match order::send_order(&self.parent_end, order, descriptors) {
+    pub fn prepare<T: Serialize>(
+        &mut self,
+        order: &T,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ContainerError> {
+        match wire::send_frame(&self.parent_end, order, descriptors) {
             // It may have said why it is gone.
             Ok(()) | Err(WireError::Closed) => {}
             Err(error) => return Err(of_wire(error)),
         }
-        self.expect(Report::Prepared, "that it is prepared", TO_PREPARE)
+        match self.hear("that it is prepared", TO_PREPARE)? {
+            Report::Prepared => Ok(()),
+            _ => Err(ContainerError::MachineSilent { what: "that it is prepared" }),
+        }
     }
 
     /// Lets it go on after the hooks, and waits until the container is made.
     pub fn create(&mut self, boot_timeout: Duration) -> Result<(), ContainerError> {
+        match self.proceed(boot_timeout.saturating_add(TO_CREATE))? {
+            Report::Created => Ok(()),
+            _ => Err(ContainerError::MachineSilent { what: MADE }),
+        }
+    }
+
+    /// The same of a container in its sandbox's machine; its number there.
+    pub fn join(&mut self) -> Result<ContainerKey, ContainerError> {
+        match self.proceed(PATIENCE)? {
+            Report::Joined(container) => Ok(container),
+            _ => Err(ContainerError::MachineSilent { what: MADE }),
+        }
+    }
+
+    fn proceed(&mut self, within: Duration) -> Result<Report, ContainerError> {
         match order::send_proceed(&self.parent_end) {
             Ok(()) | Err(WireError::Closed) => {}
             Err(error) => return Err(of_wire(error)),
         }
-        self.expect(Report::Created, "that the container is made", boot_timeout.saturating_add(TO_CREATE))
+        self.hear(MADE, within)
     }
 
     /// Why it is gone already, if it is: whatever failed meanwhile with the process that it was failed because of that.
@@ -78,16 +111,10 @@ impl MachineProcess {
         self.child = None;
     }
 
-    fn expect(
-        &mut self,
-        expected: Report,
-        what: &'static str,
-        within: Duration,
-    ) -> Result<(), ContainerError> {
+    fn hear(&mut self, what: &'static str, within: Duration) -> Result<Report, ContainerError> {
         match order::receive_report(&self.parent_end, Some(within)) {
-            Ok(report) if report == expected => Ok(()),
             Ok(Report::Failed(failed)) => Err(ContainerError::Machine(failed)),
-            Ok(_) => Err(ContainerError::MachineSilent { what }),
+            Ok(report) => Ok(report),
             Err(WireError::Closed) => Err(ContainerError::MachineDied { how: self.end() }),
             Err(WireError::TimedOut) => Err(ContainerError::MachineSilent { what }),
             Err(error) => Err(of_wire(error)),

@@ -30,6 +30,7 @@ pub mod execution;
 pub mod foreground;
 pub mod hooks;
 pub mod id;
+pub mod join;
 pub mod kill;
 pub mod machine_process;
 pub mod operator;
@@ -53,7 +54,8 @@ pub use store::Store;
 
 use crate::config::hook::{self, Hook};
 use crate::host::pidfd::PidFd;
-use crate::machine::control::{Command, Outcome, client};
+use crate::machine::control::{Address, Command, Outcome, client};
+use husk_protocol::ContainerKey;
 use state::{State, StateError};
 use std::path::PathBuf;
 
@@ -89,9 +91,16 @@ impl Container {
         status::of(&self.state, &self.control()).0
     }
 
-    /// Where its machine listens.
-    pub fn control(&self) -> PathBuf {
-        self.directory.join(CONTROL)
+    /// Where it can be asked for: at its own machine, or at its sandbox's.
+    pub fn control(&self) -> Address {
+        match &self.state.sandbox {
+            None => Address::of_first(&self.directory.join(CONTROL)),
+            Some(sandbox) => Address {
+                socket: self.directory.with_file_name(&sandbox.id).join(CONTROL),
+                // No container has that number, and so none is meant before it is made.
+                container: ContainerKey(sandbox.number.unwrap_or(u32::MAX)),
+            },
+        }
     }
 
     /// Asks its machine for something. A machine that is gone means that the container does not run.
@@ -118,7 +127,7 @@ impl Container {
     }
 }
 
-/// The machine process of this state, held, if it lives.
+/// The process of this state, held, if it lives: the machine's, or the one that stands for a container in another's.
 fn held(state: &State) -> Option<PidFd> {
     // 0 stands for no process yet, and would be a group for kill(2).
     if state.pid == 0 { None } else { PidFd::open_same(state.pid, state.start_time).ok().flatten() }

@@ -6,6 +6,8 @@
 //!        v pid file, gone           | signals and sizes -->
 //!                                   | <-- Exited(status): ends with it
 //! ```
+//! It can also stand for a whole container that is in its sandbox's machine ([`super::join`]).
+//!
 //! A stand-in keeps nothing of its caller's: the descriptors go to the machine, and to that alone. When it is killed,
 //! its connection closes, and the machine kills the process inside.
 
@@ -13,8 +15,8 @@ use super::execution::{Execution, PATIENCE};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::machine::control::client::ClientError;
 use crate::machine::control::wire::{self, WireError};
-use crate::machine::control::{Command, Outcome};
-use crate::machine::order::Failed;
+use crate::machine::control::{Address, Command, Outcome};
+use crate::machine::order::{self, Failed, Joining, Report};
 use crate::process::signal::{SignalError, Signals};
 use crate::process::stdio::{StdioError, replace_own_with_null};
 use crate::process::terminal::{self, RawMode, TerminalError};
@@ -22,7 +24,9 @@ use crate::process::{self, exit, spawn};
 use husk_protocol::{Process, TerminalSize};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -32,11 +36,35 @@ pub const VERB: &str = "stand-in";
 
 /// What to stand for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StandInOrder {
+pub enum StandInOrder {
+    /// One more process in a container.
+    Exec(ExecOrder),
+    /// A container in its sandbox's machine.
+    Join(JoinOrder),
+}
+
+/// A container to stand for. Its descriptors come with the order: a tree for each of its exports, then its terminal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinOrder {
     /// The container's id, for the process's name.
     pub id: String,
-    /// The container's control socket.
-    pub control: PathBuf,
+    /// Where its sandbox can be asked for.
+    pub control: Address,
+    /// What is to be made.
+    pub joining: Box<Joining>,
+    /// The network namespace that the process is to live in.
+    pub network: PathBuf,
+    /// Whether the terminal is one that we made: its size is then ours to follow.
+    pub follows_terminal: bool,
+}
+
+/// A process to stand for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExecOrder {
+    /// The container's id, for the process's name.
+    pub id: String,
+    /// Where the container can be asked for.
+    pub control: Address,
     /// What to run. Its streams are filled in by the machine.
     pub process: Box<Process>,
     /// The terminal's size, if it gets one instead of three streams.
@@ -97,13 +125,13 @@ impl Kind for StandInError {
 
 /// Starts a detached stand-in and waits until its process runs inside. Returns the stand-in's pid; it is our child and
 /// becomes our parent's when we end. The process gets our 0, 1 and 2, or `terminal` (the slave of a pair).
-pub fn spawn(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u32, StandInError> {
+pub fn spawn(order: &ExecOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u32, StandInError> {
     let host = |what| move |source| StandInError::Host { what, source };
     let (ours, theirs) = UnixStream::pair().map_err(host("make a socket pair"))?;
     let mut child = spawn::husk(Path::new(spawn::THIS), VERB, theirs.into(), terminal.is_none())
         .map_err(host("start a process to stand for the new one"))?;
     let descriptors: Vec<BorrowedFd<'_>> = terminal.into_iter().collect();
-    let report = wire::send_frame(&ours, order, &descriptors)
+    let report = wire::send_frame(&ours, &StandInOrder::Exec(order.clone()), &descriptors)
         .and_then(|()| wire::receive_frame::<StandInReport>(&ours, None).map(|(report, _)| report));
     let failed = match report {
         Ok(StandInReport::Running) => return Ok(child.id()),
@@ -116,7 +144,7 @@ pub fn spawn(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u
 }
 
 /// Runs a process in the foreground: this process stands for it. Returns its status (128 + N for signal N).
-pub fn run(order: StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u8, StandInError> {
+pub fn run(order: ExecOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u8, StandInError> {
     let signals = Signals::take()?;
     let own = terminal.map(|terminal| terminal.try_clone_to_owned()).transpose();
     let own = own.map_err(|source| StandInError::Host { what: "keep the terminal", source })?;
@@ -127,7 +155,23 @@ pub fn run(order: StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u8, 
 
 /// The body of the hidden verb: stands for a process in the background, until it ends; then with its status.
 pub fn serve(parent: UnixStream) -> u8 {
-    match stand(&parent) {
+    let heard = Signals::take()
+        .map_err(StandInError::from)
+        .and_then(|signals| Ok((signals, wire::receive_frame(&parent, None).map_err(StandInError::Lost)?)));
+    match heard {
+        Ok((signals, (StandInOrder::Exec(order), descriptors))) => {
+            serve_exec(parent, signals, &order, descriptors)
+        }
+        Ok((signals, (StandInOrder::Join(order), descriptors))) => {
+            serve_join(parent, signals, order, descriptors)
+        }
+        // Who started us sees that we are gone.
+        Err(_) => 1,
+    }
+}
+
+fn serve_exec(parent: UnixStream, signals: Signals, order: &ExecOrder, descriptors: Vec<OwnedFd>) -> u8 {
+    match stand(&parent, signals, order, descriptors) {
         Ok((mut execution, signals, terminal)) => {
             // From here on the caller goes its way.
             drop(parent);
@@ -143,12 +187,60 @@ pub fn serve(parent: UnixStream) -> u8 {
     }
 }
 
+/// The same for a container, in a machine process's words.
+fn serve_join(parent: UnixStream, signals: Signals, order: JoinOrder, descriptors: Vec<OwnedFd>) -> u8 {
+    match stand_for_container(&parent, order, descriptors) {
+        Ok((mut execution, terminal)) => {
+            drop(parent);
+            let terminal = terminal.as_ref().map(AsFd::as_fd);
+            execution.follow(&signals, terminal, false).unwrap_or(exit::KILLED)
+        }
+        Err(error) => {
+            let failed = Failed { kind: error.kind(), message: chain(&error) };
+            let _ = order::send_report(&parent, &Report::Failed(failed));
+            1
+        }
+    }
+}
+
+/// Until the container is made and the caller knows it.
+fn stand_for_container(
+    parent: &UnixStream,
+    order: JoinOrder,
+    mut trees: Vec<OwnedFd>,
+) -> Result<(Execution, Option<OwnedFd>), StandInError> {
+    let host = |what| move |error: std::io::Error| StandInError::Host { what, source: error };
+    process::name_process(&order.id);
+    nix::unistd::setsid().map_err(|errno| host("begin a session")(errno.into()))?;
+    let enter = host("enter the sandbox's network namespace");
+    File::open(&order.network)
+        .and_then(|namespace| Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?))
+        .map_err(enter)?;
+    order::send_report(parent, &Report::Prepared).map_err(StandInError::Lost)?;
+    order::receive_proceed(parent).map_err(StandInError::Lost)?;
+
+    let terminal = trees.split_off(order.joining.exports.len().min(trees.len())).into_iter().next();
+    let controls = order.follows_terminal && terminal.as_ref().is_some_and(terminal::take_control);
+    let own = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let mut descriptors: Vec<BorrowedFd<'_>> = trees.iter().map(AsFd::as_fd).collect();
+    match &terminal {
+        Some(terminal) => descriptors.push(terminal.as_fd()),
+        None => descriptors.extend([own.0.as_fd(), own.1.as_fd(), own.2.as_fd()]),
+    }
+    let (execution, number) = Execution::join(&order.control, order.joining, &descriptors)?;
+    replace_own_with_null()?;
+    order::send_report(parent, &Report::Joined(number)).map_err(StandInError::Lost)?;
+    Ok((execution, terminal.filter(|_| controls)))
+}
+
 /// Until the process runs and the caller knows it.
-fn stand(parent: &UnixStream) -> Result<(Execution, Signals, Option<OwnedFd>), StandInError> {
+fn stand(
+    parent: &UnixStream,
+    signals: Signals,
+    order: &ExecOrder,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Execution, Signals, Option<OwnedFd>), StandInError> {
     let host = |what| move |error: Errno| StandInError::Host { what, source: error.into() };
-    let signals = Signals::take()?;
-    let (order, descriptors) =
-        wire::receive_frame::<StandInOrder>(parent, None).map_err(StandInError::Lost)?;
     let terminal = descriptors.into_iter().next();
     process::name_process(&order.id);
     // Not among the caller's process group, and without its terminal: a hang-up there is not ours.
@@ -158,14 +250,14 @@ fn stand(parent: &UnixStream) -> Result<(Execution, Signals, Option<OwnedFd>), S
             .map_err(|source| StandInError::Host { what: "join the container's cgroup", source })?;
     }
     let controls = terminal.as_ref().is_some_and(terminal::take_control);
-    let execution = begin(&order, terminal.as_ref().map(AsFd::as_fd))?;
+    let execution = begin(order, terminal.as_ref().map(AsFd::as_fd))?;
     replace_own_with_null()?;
     wire::send_frame(parent, &StandInReport::Running, &[]).map_err(StandInError::Lost)?;
     Ok((execution, signals, terminal.filter(|_| controls)))
 }
 
 /// Has the machine run what is ordered, on `terminal` or on our own 0, 1 and 2; returns when it does.
-fn begin(order: &StandInOrder, terminal: Option<BorrowedFd<'_>>) -> Result<Execution, StandInError> {
+fn begin(order: &ExecOrder, terminal: Option<BorrowedFd<'_>>) -> Result<Execution, StandInError> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let descriptors = match terminal {
         Some(terminal) => vec![terminal],
@@ -229,6 +321,7 @@ impl Execution {
 mod tests {
     use super::terminal::Pair;
     use super::*;
+    use crate::machine::control::Request;
     use crate::machine::control::listen_at;
     use crate::machine::control::server::{self, Caller, Conduct};
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -256,8 +349,8 @@ mod tests {
     struct Machine(Sender<Heard>);
 
     impl Conduct for Machine {
-        fn conduct(&self, command: Command, descriptors: Vec<OwnedFd>, caller: &Caller) {
-            let Command::Exec { process, .. } = command else { panic!("{command:?}") };
+        fn conduct(&self, request: Request, descriptors: Vec<OwnedFd>, caller: &Caller) {
+            let Command::Exec { process, .. } = request.command else { panic!("{request:?}") };
             // As if they had gone to the device and been let go there.
             drop(descriptors);
             if process.args == ["broken"] {
@@ -326,15 +419,15 @@ mod tests {
         drop((command, theirs));
         let process = Process { args: vec![program.to_owned()], ..Default::default() };
         let size = terminal.map(|pair| terminal::size(&pair.slave).unwrap());
-        let order = StandInOrder {
+        let order = ExecOrder {
             id: "c".into(),
-            control,
+            control: Address::of_first(&control),
             process: Box::new(process),
             terminal: size,
             cgroup: None,
         };
         let descriptors: Vec<_> = terminal.iter().map(|pair| pair.slave.as_fd()).collect();
-        wire::send_frame(&ours, &order, &descriptors).unwrap();
+        wire::send_frame(&ours, &StandInOrder::Exec(order), &descriptors).unwrap();
         Stage { child, ours, heard, stdout, _directory: directory }
     }
 

@@ -57,8 +57,24 @@ pub struct State {
     pub network: Option<PathBuf>,
     /// Its machine's memory.
     pub memory_mib: u32,
+    /// Whose machine it is in, if it has none of its own.
+    #[serde(default)]
+    pub sandbox: Option<Membership>,
     /// What an exec'd process gets when its own specification does not say.
     pub exec: ExecDefaults,
+}
+
+/// A container's place in the machine of another, its sandbox. Its own `pid` is then that of a process that stands for it
+/// alone, or, when somebody who lives longer stands for it, the sandbox's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Membership {
+    /// The sandbox's name.
+    pub id: String,
+    /// The machine process.
+    pub pid: i32,
+    /// The container's number there, once it is made.
+    pub number: Option<u32>,
 }
 
 /// Stages that a state file knows.
@@ -140,6 +156,7 @@ impl State {
                 NetworkNamespace::New => None,
             },
             memory_mib: decision.machine.memory_mib,
+            sandbox: None,
             exec: ExecDefaults {
                 capabilities: decision.container.process.capabilities,
                 oom_score_adj: decision.container.process.oom_score_adj,
@@ -208,6 +225,7 @@ pub(super) mod tests {
             unit: Some("husk-one.scope".into()),
             network: None,
             memory_mib: 512,
+            sandbox: Some(Membership { id: "pod".into(), pid: 815, number: Some(2) }),
             exec: ExecDefaults {
                 capabilities: Capabilities { bounding: u64::MAX, ..Default::default() },
                 oom_score_adj: Some(-5),

@@ -1,10 +1,9 @@
 //! A container's status: what the machine says while it lives, and `stopped` after that.
 
 use crate::host::pidfd::PidFd;
-use crate::machine::control::client::Connection;
-use crate::machine::control::{Command, Outcome, Phase};
+use crate::machine::control::client::{ClientError, Connection};
+use crate::machine::control::{Address, Command, Outcome, Phase};
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
 use super::state::{Stage, State};
@@ -41,12 +40,17 @@ impl fmt::Display for Status {
 }
 
 /// The status of the container with this state, and its machine process, held, if it lives.
-pub fn of(state: &State, control: &Path) -> (Status, Option<PidFd>) {
+pub fn of(state: &State, control: &Address) -> (Status, Option<PidFd>) {
     let Some(machine) = super::held(state) else { return (Status::Stopped, None) };
     if state.stage == Stage::Creating {
         return (Status::Creating, Some(machine));
     }
-    let status = match (ask(control), state.stage) {
+    let phase = match ask(control) {
+        // It has ended in a machine that lives on.
+        Err(ClientError::Refused(_)) if state.sandbox.is_some() => return (Status::Stopped, None),
+        answer => answer.ok(),
+    };
+    let status = match (phase, state.stage) {
         (Some(Phase::Creating), _) => Status::Creating,
         (Some(Phase::Created), _) => Status::Created,
         (Some(Phase::Running), _) => Status::Running,
@@ -61,11 +65,11 @@ pub fn of(state: &State, control: &Path) -> (Status, Option<PidFd>) {
     }
 }
 
-fn ask(control: &Path) -> Option<Phase> {
-    let mut connection = Connection::open(control).ok()?;
-    connection.send(&Command::Status, &[]).ok()?;
-    match connection.receive(Some(PATIENCE)) {
-        Ok(Outcome::Status(phase)) => Some(phase),
-        _ => None,
+fn ask(control: &Address) -> Result<Phase, ClientError> {
+    let mut connection = Connection::open(control)?;
+    connection.send(&Command::Status, &[])?;
+    match connection.receive(Some(PATIENCE))? {
+        Outcome::Status(phase) => Ok(phase),
+        _ => Err(ClientError::Unexpected),
     }
 }

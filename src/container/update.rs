@@ -76,7 +76,7 @@ impl Container {
             )));
         }
         self.check_usage(given, limits.memory)?;
-        match self.state.home() {
+        match self.state.home().filter(|_| self.state.sandbox.is_none()) {
             Some(home) => {
                 let mut files = limits.outside.clone();
                 files.extend(limits.outside_memory(self.state.memory_mib, &operator.host));
@@ -85,7 +85,7 @@ impl Container {
             None => {
                 if let Some(field) = limits.only_outside {
                     return Err(ContainerError::Unsupported(format!(
-                        "{field}: the container has no cgroup on this host"
+                        "{field}: the container has no cgroup of its own on this host with a machine in it"
                     )));
                 }
             }

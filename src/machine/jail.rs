@@ -18,7 +18,8 @@
 //!
 //! Not here yet: system-call filters, Landlock, pid and other namespaces, a user namespace for callers without root.
 
-use super::order::{AccessTimes, Export, ExportDevice};
+use super::export::{self, ExportError};
+use super::order::{Export, ExportDevice};
 use crate::device::fs::{Exports, FsError};
 use crate::error::{ErrorKind, Kind};
 use crate::host::mount::{Attributes, Depth};
@@ -29,7 +30,6 @@ use rustix::thread::CapabilitySet;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 /// A jail under construction.
 pub struct Jail {
@@ -78,22 +78,8 @@ impl Jail {
 
     /// Prepares one shared tree. The descriptor reaches it, inside the jail too.
     pub fn attach(&mut self, export: &Export) -> Result<OwnedFd, JailError> {
-        let failed = |source| JailError::Source { path: export.source.clone(), source };
-        let depth = if export.recursive { Depth::All } else { Depth::Top };
-        let tree =
-            mount::copy_tree(&export.source, depth).map_err(|source| match mount::is_too_old(&source) {
-                true => JailError::OldKernel,
-                false => failed(source),
-            })?;
-        // Without the mounts below it, later ones must not show up either.
-        let attributes =
-            Attributes { read_only: export.read_only, inert: true, private: depth == Depth::Top };
-        mount::set_attributes(&tree, depth, attributes).map_err(failed)?;
-        for (times, depth) in [(export.access_times, Depth::Top), (export.all_access_times, Depth::All)] {
-            if times != AccessTimes::default() {
-                mount::set_access_times(&tree, depth, times.set, times.clear).map_err(failed)?;
-            }
-        }
+        let tree = export::tree(export, false)?;
+        let failed = |source| ExportError::Source { path: export.source.clone(), source };
         let directory = File::from(tree.try_clone().map_err(failed)?).metadata().map_err(failed)?.is_dir();
         let device = match export.device {
             ExportDevice::Root => "root",
@@ -150,18 +136,9 @@ pub enum JailError {
     /// A mistake of ours.
     #[error("the machine's jail has to be built before threads exist, and there are {0}")]
     Threads(usize),
-    /// No mount_setattr or open_tree.
-    #[error("the host's kernel is too old: mounts by descriptor need Linux 5.12")]
-    OldKernel,
-    /// A source cannot be shared.
-    #[error("cannot share {}", path.display())]
-    Source {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
+    /// A tree.
+    #[error(transparent)]
+    Tree(#[from] ExportError),
     /// A source cannot be put into the new root.
     #[error("cannot attach the shared tree {name}")]
     Place {
@@ -188,10 +165,8 @@ pub enum JailError {
 impl Kind for JailError {
     fn kind(&self) -> ErrorKind {
         match self {
-            JailError::Rootless | JailError::OldKernel => ErrorKind::Unsupported,
-            JailError::Source { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                ErrorKind::InvalidArgument
-            }
+            JailError::Rootless => ErrorKind::Unsupported,
+            JailError::Tree(error) => error.kind(),
             _ => ErrorKind::Host,
         }
     }
@@ -217,8 +192,10 @@ const MOST_DESCRIPTORS: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
+    use super::super::order::AccessTimes;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
     use std::process::Command;
 
     fn export(name: &str, source: &std::path::Path, read_only: bool) -> Export {

@@ -6,7 +6,7 @@
 //! - [`assemble`] puts it together: [`kvm`], [`memory`], what is booted ([`parts`], [`elf`], [`boot`]), what the
 //!   processor's architecture wants ([`arch`]), devices in their [`slots`] (some of them [`spare`]) on a [`bus`],
 //!   a few [`ports`].
-//! - [`jail`] takes everything else on the host away from the process.
+//! - [`jail`] takes everything else on the host away from the process; [`export`] is what it is left.
 //! - [`running`], [`vcpu`], [`gate`] and [`end`] are the life of the guest. [`timeline`] says how long each step took.
 //! - [`order`] and [`control`] are how the process is told what to do.
 //!
@@ -21,6 +21,7 @@ pub mod bus;
 pub mod control;
 pub mod elf;
 pub mod end;
+pub mod export;
 #[cfg(fuzzing)]
 #[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
 pub mod fuzzing;

@@ -14,9 +14,9 @@
 use super::control::wire::{self, WireError};
 use crate::error::ErrorKind;
 use crate::log::Form;
-use husk_protocol::{Container, TerminalSize};
+use husk_protocol::{Container, ContainerKey, TerminalSize};
 use serde::{Deserialize, Serialize};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,6 +75,18 @@ pub struct MachineConfig {
     pub boot_timeout_ms: u64,
 }
 
+/// What is made in a machine that runs ([`super::control::Command::Join`]). Numbers in it, and names of exports, mean
+/// something in it alone: the machine gives others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Joining {
+    /// The container to make. Stream ports in it are filled in by the machine.
+    pub container: Container,
+    /// Where its process is to be connected.
+    pub terminal: Option<TerminalSize>,
+    /// What it shares with the guest: a descriptor comes for each, of a tree that has its attributes.
+    pub exports: Vec<Export>,
+}
+
 /// A host path that the guest may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Export {
@@ -95,7 +107,7 @@ pub struct Export {
 }
 
 /// A change of how access times are kept: `MOUNT_ATTR_*` of mount_setattr(2). Nothing to do keeps the source's way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AccessTimes {
     /// To set.
     pub set: u64,
@@ -125,13 +137,15 @@ pub enum NetworkNamespace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proceed;
 
-/// From the machine process to its parent.
+/// From the machine process to its parent, or from a process that stands for a container in another's machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// Namespaces are set up; hooks may run. The guest is booting meanwhile.
     Prepared,
     /// The container exists and waits for `start`.
     Created,
+    /// The same of a container in another's machine, where it has this number.
+    Joined(ContainerKey),
     /// It could not be made; the machine process ends after this.
     Failed(Failed),
 }
@@ -143,15 +157,6 @@ pub struct Failed {
     pub kind: ErrorKind,
     /// One line, for the user.
     pub message: String,
-}
-
-/// The parent sends the order, with copies of `descriptors` as [`Order::descriptors`] names them.
-pub fn send_order(
-    machine: &UnixStream,
-    order: &Order,
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<(), WireError> {
-    wire::send_frame(machine, order, descriptors)
 }
 
 /// The machine process hears its order.

@@ -4,7 +4,7 @@ use crate::support::{config, config_with};
 use husk::bundle::{Bundle, Source, spec};
 use husk::config::machine::Facts;
 use husk::config::operator::{Operator, SecurityLabels};
-use husk::config::{Decision, decide};
+use husk::config::{Decision, Sandbox, decide, decide_joining};
 use husk::machine::order::{ExportDevice, NetworkNamespace};
 use husk_protocol::{IdMap, MountSource, TerminalSize};
 use serde_json::{Value, json};
@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 const FACTS: Facts = Facts { processors: 8, memory_mib: 16384 };
 
 pub fn decide_with(config: &Value, operator: &Operator) -> Result<Decision, String> {
+    decide("c", &bundle(config)?, operator, FACTS).map_err(|error| error.to_string())
+}
+
+fn bundle(config: &Value) -> Result<Bundle, String> {
     let spec = spec::parse(config.to_string().as_bytes()).map_err(|error| error.to_string())?;
     let mounts = spec.mounts().as_deref().unwrap_or(&[]);
     let is_bind = |mount: &oci_spec::runtime::Mount| {
@@ -28,8 +32,7 @@ pub fn decide_with(config: &Value, operator: &Operator) -> Result<Decision, Stri
         .filter(|(_, mount)| is_bind(mount))
         .map(|(index, mount)| (index, source(mount)))
         .collect();
-    let bundle = Bundle { directory: "/b".into(), spec, rootfs: "/b/rootfs".into(), sources };
-    decide("c", &bundle, operator, FACTS).map_err(|error| error.to_string())
+    Ok(Bundle { directory: "/b".into(), spec, rootfs: "/b/rootfs".into(), sources })
 }
 
 fn decided(pointer: &str, value: Value) -> Result<Decision, String> {
@@ -496,4 +499,54 @@ fn no_annotation_can_do_more_than_size_the_machine_within_bounds() {
             (plain.kernel.clone(), plain.initrd.clone(), plain.command_line.clone())
         );
     }
+}
+
+/// What becomes of a container with these namespaces that joins the sandbox with pid 42.
+fn joining(namespaces: &Value, pointer: &str, value: Value) -> Result<Decision, String> {
+    let mut config = config_with(pointer, value);
+    config["linux"]["namespaces"] = namespaces.clone();
+    let (operator, sandbox) = (Operator::default(), Sandbox { pid: 42 });
+    decide_joining("c", &bundle(&config)?, &operator, FACTS, sandbox).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_pods_container_has_the_namespaces_of_its_sandbox_that_it_names() {
+    let network = json!({"type": "network", "path": "/proc/42/ns/net"});
+    let of = |kind: &str, file: &str| json!({"type": kind, "path": format!("/proc/42/ns/{file}")});
+    let all = json!([{"type": "mount"}, {"type": "pid"}, of("ipc", "ipc"), of("uts", "uts"), network]);
+    let decision = joining(&all, "/hostname", json!("inside")).unwrap();
+    let (own, shared) = (decision.container.namespaces, decision.container.shared.unwrap());
+    assert!(own.mount && own.pid && !own.ipc && !own.uts);
+    assert!(shared.ipc && shared.uts && !shared.pid);
+    assert_eq!(decision.container.resources.vcpus, None, "those are the sandbox's");
+    assert_eq!(decision.container.hostname.as_deref(), Some("inside"));
+
+    // Nothing of it is in a group on the host, so what only the host could do is refused, and nothing is written there.
+    let limited =
+        joining(&all, "/linux/resources", json!({"memory": {"limit": 1 << 20}, "pids": {"limit": 5}}));
+    let limited = limited.unwrap();
+    assert_eq!(limited.cgroup.files, []);
+    assert!(limited.container.resources.files.contains(&("memory.max".to_owned(), "1048576".to_owned())));
+
+    let shared_pids = json!([{"type": "mount"}, of("pid", "pid"), network]);
+    assert!(joining(&shared_pids, "/hostname", Value::Null).unwrap().container.shared.unwrap().pid);
+    let table = [
+        (json!([{"type": "mount"}, {"type": "network"}]), "has its sandbox's network"),
+        (json!([{"type": "mount"}]), "the host's network"),
+        (json!([{"type": "mount"}, network, {"type": "ipc", "path": "/proc/1/ns/ipc"}]), "cannot be joined"),
+        (json!([{"type": "mount"}, network, of("cgroup", "cgroup")]), "cannot be joined"),
+        (json!([{"type": "mount"}, network, {"type": "user"}]), "user namespace of its own"),
+        (json!([{"type": "mount"}, network, of("ipc", "ipc"), of("ipc", "ipc")]), "duplicated ns"),
+        (json!([{"type": "mount"}, network, of("ipc", "ipc"), {"type": "ipc"}]), "duplicated ns"),
+    ];
+    for (namespaces, words) in table {
+        let error = joining(&namespaces, "/hostname", Value::Null).unwrap_err();
+        assert!(error.contains(words), "{namespaces}: {error}");
+    }
+    let error = joining(&all, "/linux/resources", json!({"cpu": {"cpus": "0"}})).unwrap_err();
+    assert!(error.contains("one machine to the host"), "{error}");
+    // One that has its own machine joins nobody's.
+    let mut alone = config();
+    alone["linux"]["namespaces"] = all;
+    assert!(decide_with(&alone, &Operator::default()).unwrap_err().contains("cannot be joined"));
 }

@@ -21,6 +21,8 @@ pub struct Container {
     pub devices: Vec<Device>,
     /// Which namespaces are new.
     pub namespaces: Namespaces,
+    /// Which are another container's.
+    pub shared: Option<SharedNamespaces>,
     /// User namespace's uid map.
     pub uid_map: Vec<IdMap>,
     /// User namespace's gid map.
@@ -185,6 +187,33 @@ pub struct Namespaces {
     pub cgroup: bool,
     /// A new time namespace.
     pub time: bool,
+}
+
+/// Namespaces that are those of another container of the same machine: a pod's sandbox. What is named here is not in
+/// [`Namespaces`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedNamespaces {
+    /// Whose. Its first process must be there.
+    pub with: ContainerKey,
+    /// The pid namespace.
+    pub pid: bool,
+    /// The ipc namespace.
+    pub ipc: bool,
+    /// The UTS namespace.
+    pub uts: bool,
+}
+
+impl Namespaces {
+    /// With what is shared: all that are not the guest's own.
+    pub fn and(self, shared: Option<SharedNamespaces>) -> Namespaces {
+        let Some(shared) = shared else { return self };
+        Namespaces {
+            pid: self.pid || shared.pid,
+            ipc: self.ipc || shared.ipc,
+            uts: self.uts || shared.uts,
+            ..self
+        }
+    }
 }
 
 /// A range of a user namespace's map.

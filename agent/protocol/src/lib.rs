@@ -18,7 +18,7 @@ pub mod relay;
 
 pub use container::{
     Container, Device, DeviceKind, DeviceRule, Hook, IdMap, Mount, MountAttributes, MountSource, Namespaces,
-    Resources, Root, StartHooks, TimeOffset,
+    Resources, Root, SharedNamespaces, StartHooks, TimeOffset,
 };
 pub use message::{
     Answer, Call, Exec, Exited, Failure, FailureKind, FromAgent, GuestProcess, Interface, NetworkRequest,
@@ -29,7 +29,7 @@ pub use process::{Capabilities, IoPriority, Process, ResourceLimit, Scheduler, S
 use serde::{Deserialize, Serialize};
 
 /// Bumped whenever a message changes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The vsock port on the host (CID 2) that the agent connects to when it is up.
 pub const CONTROL_PORT: u32 = 1;
@@ -43,7 +43,7 @@ pub const ROOT_TAG: &str = "husk-root";
 pub const SHARE_TAG: &str = "husk-share";
 
 /// A container of this machine, numbered by the host from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerKey(pub u32);
 
 /// A process that the host asked for (a container's first process, or an exec), numbered by the host, never reused.

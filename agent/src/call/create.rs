@@ -13,12 +13,18 @@ use crate::container::{ContainerState, cloned_namespaces};
 use crate::machine::device_node;
 use crate::poll::Source;
 use crate::process::{Phase, ProcessState, ProcessStreams};
-use crate::sys::clone::{Side, clone};
+use crate::sys::clone::{Side, clone_among};
 use crate::sys::{self, file, process as kernel};
 use crate::words::chain;
 use crate::{job, settle, start};
 use husk_protocol::{Container, Failure, FailureKind, MountSource, Process};
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
+use std::time::{Duration, Instant};
+
+/// How long processes that were killed may take to leave their cgroup, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// Begins to make a container.
 pub fn call(agent: &mut Agent, request: u32, container: &Container) -> Outcome {
@@ -52,11 +58,24 @@ fn check(agent: &Agent, container: &Container) -> Result<(), Failure> {
     if container.process.args.is_empty() {
         return wrong("process.args is empty");
     }
+    sandbox(agent, container)?;
     if !container.namespaces.mount {
         let text = "a container without a mount namespace of its own is not supported";
         return Err(failure(FailureKind::Unsupported, text));
     }
     Ok(())
+}
+
+/// The first process of the container whose namespaces this one shares.
+fn sandbox<'a>(agent: &'a Agent, container: &Container) -> Result<Option<&'a ProcessState>, Failure> {
+    let Some(shared) = container.shared else { return Ok(None) };
+    let first = agent.containers.get(&shared.with).and_then(|sandbox| agent.processes.get(sandbox.first));
+    match first {
+        Some(first) if !matches!(first.phase, Phase::Preparing { .. } | Phase::Failed { .. }) => {
+            Ok(Some(first))
+        }
+        _ => Err(failure(FailureKind::InvalidState, "the sandbox does not run")),
+    }
 }
 
 /// Mounts the shared file systems that the container needs.
@@ -90,7 +109,13 @@ fn begin(agent: &mut Agent, request: u32, container: &Container, cgroup: Cgroup)
         .map_err(|error| failure(FailureKind::Guest, chain(&error)))?;
     clone_first(agent, request, container, cgroup, streams, theirs).map_err(|error| {
         streams.drop_all(&mut agent.streams);
-        refused("make the container's first process", error)
+        match error.0 {
+            // No process can be born in a pid namespace whose first process has ended.
+            Errno::ENOMEM | Errno::ESRCH if container.shared.is_some() => {
+                failure(FailureKind::InvalidState, "the sandbox does not run")
+            }
+            _ => refused("make the container's first process", error),
+        }
     })
 }
 
@@ -104,9 +129,10 @@ fn clone_first(
 ) -> sys::Result<()> {
     let (channel, child_end): (_, ChildEnd) = channel::open()?;
     let namespaces = container.namespaces;
-    let cgroup_fd = Some(std::os::fd::AsFd::as_fd(&cgroup));
-    let (pid, pidfd) = match clone(cloned_namespaces(namespaces), cgroup_fd)? {
-        Side::Child => child::first::run(container, theirs, &child_end),
+    let sandbox = sandbox(agent, container).ok().flatten().map(|first| &first.pidfd);
+    let pids = sandbox.filter(|_| container.shared.is_some_and(|shared| shared.pid));
+    let (pid, pidfd) = match clone_among(pids, &agent.own_pids, cloned_namespaces(namespaces), &cgroup)? {
+        Side::Child => child::first::run(container, sandbox, theirs, &child_end),
         Side::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((child_end, theirs));
@@ -161,7 +187,17 @@ fn watch_memory(agent: &Agent, container: &Container, cgroup: &Cgroup) -> Option
 /// Takes away what was made for a container that is gone. In a helper.
 pub fn clear(agent: &mut Agent, request: Option<u32>, path: String) {
     job::start(agent, request, move || {
-        cgroup::remove_tree(&path)
+        let until = Instant::now().checked_add(PATIENCE);
+        let removed = loop {
+            match cgroup::remove_tree(&path) {
+                // What was killed takes a moment to go.
+                Err(sys::Error(Errno::EBUSY)) if until.is_some_and(|until| Instant::now() < until) => {
+                    std::thread::sleep(GLANCE);
+                }
+                removed => break removed,
+            }
+        };
+        removed
             .map(|()| husk_protocol::Answer::Done)
             .map_err(|error| refused("remove the container's cgroup", error))
     });

@@ -14,7 +14,7 @@ use crate::container::joined_namespaces;
 use crate::machine::CGROUPS;
 use crate::poll::Source;
 use crate::process::{Phase, ProcessState, ProcessStreams};
-use crate::sys::clone::{Side, clone};
+use crate::sys::clone::{Side, clone_among};
 use crate::sys::{self, file, process as kernel};
 use crate::words::chain;
 use husk_protocol::{Exec, Failure, FailureKind};
@@ -82,7 +82,7 @@ fn clone_joining(
     let cgroup = cgroup_of(&container.cgroup, exec, first.pid)?;
     let old_affinity = take_affinity(exec)?;
     let namespace = container.namespaces.pid.then_some(&first.pidfd);
-    let side = clone_into(namespace, &agent.own_pids, &cgroup);
+    let side = clone_among(namespace, &agent.own_pids, 0, &cgroup);
     if matches!(side, Ok(Side::Child)) {
         join::run(&joined, &exec.process, theirs, &child_end);
     }
@@ -107,18 +107,6 @@ fn clone_joining(
         },
     );
     Ok(())
-}
-
-/// Clones into another pid namespace, and comes back.
-fn clone_into(namespace: Option<&OwnedFd>, own: &OwnedFd, cgroup: &OwnedFd) -> sys::Result<Side> {
-    let Some(namespace) = namespace else { return clone(0, Some(cgroup.as_fd())) };
-    kernel::set_namespaces(namespace, libc::CLONE_NEWPID)?;
-    let side = clone(0, Some(cgroup.as_fd()));
-    if !matches!(side, Ok(Side::Child)) {
-        // Only memory could be lacking, and the agent's is not limited: try until it is there.
-        while kernel::set_namespaces(own, libc::CLONE_NEWPID).is_err() {}
-    }
-    side
 }
 
 /// The cgroup to be born in: the container's, or the one below it that was asked for, or, when the container has moved its

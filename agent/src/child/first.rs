@@ -1,7 +1,7 @@
 //! A container's first process: makes the container around itself.
 //!
 //! ```text
-//!   clone3(mnt pid ipc uts user) -> maps -> cgroup and time namespace -> root, detached
+//!   clone3(mnt pid ipc uts user) -> the sandbox's namespaces -> maps -> cgroup and time namespace -> root, detached
 //!     -> mounts -> devices -> terminal -> masks -> read-only -> pivot -> names -> program
 //! ```
 //!
@@ -14,6 +14,7 @@ use super::program::{self, ProgramError};
 use super::resolve::{Root, text};
 use super::{Streams, begin, device, give_up, mask, open_streams, sysctl, terminal};
 use crate::channel::{ChildEnd, Note, Order};
+use crate::container::shared_namespaces;
 use crate::machine;
 use crate::sys::{self, file, mount as kernel, process};
 use husk_protocol::{Container, MountSource};
@@ -72,17 +73,23 @@ pub enum FirstError {
 }
 
 /// Makes the container and becomes its first process.
-pub fn run(container: &Container, streams: Streams, channel: &ChildEnd) -> ! {
-    let Err(error) = make(container, streams, channel);
+/// `sandbox`: the first process of the container whose namespaces it shares.
+pub fn run(container: &Container, sandbox: Option<&OwnedFd>, streams: Streams, channel: &ChildEnd) -> ! {
+    let Err(error) = make(container, sandbox, streams, channel);
     give_up(channel, &error)
 }
 
 fn make(
     container: &Container,
+    sandbox: Option<&OwnedFd>,
     streams: Streams,
     channel: &ChildEnd,
 ) -> Result<std::convert::Infallible, FirstError> {
-    begin(channel, &streams, &[], &container.id).map_err(FirstError::Begin)?;
+    let kept: Vec<&OwnedFd> = sandbox.into_iter().collect();
+    begin(channel, &streams, &kept, &container.id).map_err(FirstError::Begin)?;
+    if let Some(sandbox) = sandbox {
+        share_namespaces(container, sandbox)?;
+    }
     finish_namespaces(container, channel)?;
     let root = open_root(container)?;
     let late = make_mounts(&root, container)?;
@@ -118,6 +125,15 @@ fn make(
 
 fn root_step(step: &'static str) -> impl Fn(sys::Error) -> FirstError {
     move |source| FirstError::Root { step, source }
+}
+
+/// Joins those namespaces of the sandbox that are the pod's. The descriptor must not reach the program.
+fn share_namespaces(container: &Container, sandbox: &OwnedFd) -> Result<(), FirstError> {
+    let flags = shared_namespaces(container);
+    if flags != 0 {
+        process::set_namespaces(sandbox, flags).map_err(|error| FirstError::Namespace("sandbox's", error))?;
+    }
+    Ok(())
 }
 
 /// The namespaces that clone3 cannot give: those that need the maps, the cgroup or the clock offsets first.

@@ -1,7 +1,7 @@
 //! clone3(2): a child in new namespaces, born in its cgroup.
 
-use super::{Error, Result, returned};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use super::{Error, Result, process, returned};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// `CLONE_INTO_CGROUP` (linux/sched.h); libc lacks it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -17,6 +17,23 @@ pub enum Side {
         /// Names the child even after its pid was reaped.
         pidfd: OwnedFd,
     },
+}
+
+/// Copies this process into the pid namespace of another (a pidfd), if one is given, and comes back to `own`.
+pub fn clone_among(
+    pids: Option<&OwnedFd>,
+    own: &OwnedFd,
+    namespaces: i32,
+    cgroup: impl AsFd,
+) -> Result<Side> {
+    let Some(pids) = pids else { return clone(namespaces, Some(cgroup.as_fd())) };
+    process::set_namespaces(pids, libc::CLONE_NEWPID)?;
+    let side = clone(namespaces, Some(cgroup.as_fd()));
+    if !matches!(side, Ok(Side::Child)) {
+        // Only memory could be lacking, and the agent's is not limited: try until it is there.
+        while process::set_namespaces(own, libc::CLONE_NEWPID).is_err() {}
+    }
+    side
 }
 
 /// Copies this process. The caller must be single-threaded (the agent is), so that the child may go on as ordinary code.

@@ -398,6 +398,7 @@ pub fn container(script: &str) -> Container {
             cgroup: true,
             time: false,
         },
+        shared: None,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
         time_offsets: Vec::new(),

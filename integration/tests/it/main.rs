@@ -24,4 +24,5 @@ mod q_systemd;
 mod r_work;
 mod s_large;
 mod t_cpython;
+mod u_pods;
 mod u_traffic;

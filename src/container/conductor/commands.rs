@@ -4,13 +4,13 @@ use super::{Conductor, deadline, failed, raise, refused, wake};
 use crate::agent::CallError;
 use crate::error::ErrorKind;
 use crate::machine::control::server::{Caller, Conduct};
-use crate::machine::control::{Command, Outcome, Phase};
+use crate::machine::control::{Command, Outcome, Phase, Request};
 use crate::machine::order::Failed;
-use husk_protocol::{Answer, Call};
+use husk_protocol::{Answer, Call, ContainerKey, TerminalSize};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How often a watcher is told of one more kill for memory: a guest may claim any number of them.
@@ -20,25 +20,21 @@ const OUT_OF_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 pub struct Commands(pub Arc<Conductor>);
 
 impl Conduct for Commands {
-    fn conduct(&self, command: Command, descriptors: Vec<OwnedFd>, caller: &Caller) {
+    fn conduct(&self, request: Request, descriptors: Vec<OwnedFd>, caller: &Caller) {
         let conductor = &self.0;
-        let container = conductor.container;
+        let Request { container, command } = request;
         let outcome = match command {
+            Command::Join(joining) => return conductor.join(*joining, descriptors, caller),
             Command::Exec { process, terminal } => {
-                return conductor.exec(*process, terminal, descriptors, caller);
+                return conductor.exec(container, *process, terminal, descriptors, caller);
             }
-            Command::Watch => return conductor.watch(caller),
-            Command::Status => Ok(Outcome::Status(conductor.lock().phase)),
-            Command::Start => done(conductor.start()),
-            Command::Signal { signal, all } => done(conductor.signal(signal, all)),
-            Command::Pause => done(conductor.pause()),
-            Command::Resume => done(conductor.resume()),
-            Command::Resize(size) => {
-                conductor.ask(Call::Resize { process: conductor.first, size }, |answer| match answer {
-                    Answer::Done => Some(Outcome::Done),
-                    _ => None,
-                })
-            }
+            Command::Watch => return conductor.watch(container, caller),
+            Command::Status => conductor.status(container).map(Outcome::Status),
+            Command::Start => done(conductor.start(container)),
+            Command::Signal { signal, all } => done(conductor.signal(container, signal, all)),
+            Command::Pause => done(conductor.pause(container)),
+            Command::Resume => done(conductor.resume(container)),
+            Command::Resize(size) => done(conductor.resize(container, size)),
             Command::Processes => conductor.ask(Call::Processes { container }, |answer| match answer {
                 Answer::Processes(processes) => Some(Outcome::Processes(processes)),
                 _ => None,
@@ -59,12 +55,28 @@ impl Conduct for Commands {
 }
 
 impl Conductor {
-    fn start(self: &Arc<Self>) -> Result<(), Failed> {
-        let _turn = self.turn();
+    fn status(&self, container: ContainerKey) -> Result<Phase, Failed> {
         let state = self.lock();
-        let ended = state.ending.is_some()
-            || state.processes.get(&self.first).is_some_and(|first| first.ended.is_some());
-        let phase = state.phase;
+        let member = state.member(container)?;
+        // One that has joined is gone as soon as its end is known; the first is gone with the machine.
+        match member.ended.filter(|_| container != self.container) {
+            Some(_) => Err(refused(ErrorKind::NotFound, "container not running")),
+            None => Ok(member.phase),
+        }
+    }
+
+    fn resize(self: &Arc<Self>, container: ContainerKey, size: TerminalSize) -> Result<(), Failed> {
+        let process = self.lock().member(container)?.first;
+        self.call(Call::Resize { process, size }, deadline::CALL).map(drop).map_err(|error| failed(&error))
+    }
+
+    fn start(self: &Arc<Self>, container: ContainerKey) -> Result<(), Failed> {
+        let turn = self.turn(container)?;
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
+        let ended = state.has_ended(container);
+        let member = state.member(container)?;
+        let (phase, within) = (member.phase, member.start_within);
         drop(state);
         match phase {
             _ if ended => {
@@ -80,9 +92,8 @@ impl Conductor {
         }
         // Callers put interfaces into the namespace between create and start.
         self.settle_network()?;
-        let within = self.start_within.get().copied().unwrap_or(deadline::EXECUTE);
-        self.call(Call::Start { container: self.container }, within).map_err(|error| failed(&error))?;
-        self.lock().phase = Phase::Running;
+        self.call(Call::Start { container }, within).map_err(|error| failed(&error))?;
+        self.lock().member_mut(container)?.phase = Phase::Running;
         Ok(())
     }
 
@@ -97,11 +108,16 @@ impl Conductor {
     }
 
     /// Tells a caller of kills for memory, until the container ends or the caller leaves.
-    fn watch(&self, caller: &Caller) {
+    fn watch(&self, container: ContainerKey, caller: &Caller) {
         let Ok(woken) = wake().map(Arc::new) else { return };
         let mut state = self.lock();
-        let mut seen = state.out_of_memory;
-        state.watchers.push(Arc::clone(&woken));
+        let Some(member) = state.members.get_mut(&container) else {
+            drop(state);
+            // It has ended; how, its own connection was told.
+            return;
+        };
+        let mut seen = member.out_of_memory;
+        member.watchers.push(Arc::clone(&woken));
         drop(state);
         let _attached = self.attach();
         raise(&woken);
@@ -120,7 +136,8 @@ impl Conductor {
             }
             let _ = woken.read();
             let state = self.lock();
-            let (now, ending) = (state.out_of_memory, state.ending);
+            let Some(member) = state.members.get(&container) else { return };
+            let (now, ending) = (member.out_of_memory, member.ended);
             drop(state);
             if now != seen {
                 seen = now;
@@ -134,7 +151,9 @@ impl Conductor {
                 break;
             }
         }
-        self.lock().watchers.retain(|watcher| !Arc::ptr_eq(watcher, &woken));
+        if let Some(member) = self.lock().members.get_mut(&container) {
+            member.watchers.retain(|watcher| !Arc::ptr_eq(watcher, &woken));
+        }
     }
 
     /// Has the end wait for a connection, a while, until what this returns is dropped.

@@ -6,7 +6,7 @@
 //! ```
 
 use super::streams::Offered;
-use super::{Conductor, Watched, deadline, failed, refused, wake};
+use super::{Conductor, deadline, failed, refused, wake};
 use crate::agent::CallError;
 use crate::error::{ErrorKind, chain};
 use crate::machine::control::server::Caller;
@@ -14,7 +14,7 @@ use crate::machine::control::{Command, Outcome, Phase};
 use crate::machine::order::Failed;
 use crate::process::exit::KILLED;
 use crate::process::stdio::Descriptors;
-use husk_protocol::{Call, Exec, Exited, Process, ProcessKey, Target, TerminalSize};
+use husk_protocol::{Call, ContainerKey, Exec, Exited, Process, ProcessKey, Target, TerminalSize};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -28,16 +28,17 @@ const GLANCE: Duration = Duration::from_millis(50);
 impl Conductor {
     pub(super) fn exec(
         self: &Arc<Self>,
+        container: ContainerKey,
         process: Process,
         terminal: Option<TerminalSize>,
         descriptors: Vec<OwnedFd>,
         caller: &Caller,
     ) {
         let _attached = self.attach();
-        if !self.await_thaw(caller) {
+        if !self.await_thaw(container, caller) {
             return;
         }
-        match self.begin_exec(process, terminal, descriptors) {
+        match self.begin_exec(container, process, terminal, descriptors) {
             Ok(running) => {
                 caller.answer(&Outcome::Done);
                 if let Some(status) = self.follow(&running, caller) {
@@ -51,10 +52,11 @@ impl Conductor {
 
     /// Waits while the container is paused: a process would be frozen before its execve. Who does not want to wait has
     /// asked for the status before (`exec` without `--ignore-paused`). False: the caller left.
-    fn await_thaw(&self, caller: &Caller) -> bool {
+    fn await_thaw(&self, container: ContainerKey, caller: &Caller) -> bool {
         loop {
             let state = self.lock();
-            let paused = state.phase == Phase::Paused && state.ending.is_none() && state.silence.is_none();
+            let paused = state.member(container).is_ok_and(|member| member.phase == Phase::Paused);
+            let paused = paused && !state.has_ended(container) && state.silence.is_none();
             drop(state);
             if !paused {
                 return true;
@@ -69,6 +71,7 @@ impl Conductor {
 
     fn begin_exec(
         self: &Arc<Self>,
+        container: ContainerKey,
         mut process: Process,
         terminal: Option<TerminalSize>,
         descriptors: Vec<OwnedFd>,
@@ -82,10 +85,10 @@ impl Conductor {
 
         let woken = wake().map(Arc::new).map_err(|error| refused(ErrorKind::Host, error.to_string()))?;
         let mut state = self.lock();
-        match state.phase {
-            _ if state.ending.is_some() => {
-                return Err(refused(ErrorKind::InvalidState, "cannot exec in a stopped container"));
-            }
+        let stopped = || refused(ErrorKind::InvalidState, "cannot exec in a stopped container");
+        let member = state.member(container).map_err(|_| stopped())?;
+        match member.phase {
+            _ if state.ending.is_some() || member.ended.is_some() => return Err(stopped()),
             Phase::Creating => {
                 return Err(refused(ErrorKind::InvalidState, "the container is still being created"));
             }
@@ -96,12 +99,10 @@ impl Conductor {
             }
         }
         // Watched before it is asked for: its end may come before the answer.
-        let key = ProcessKey(state.next_key);
-        state.next_key = state.next_key.saturating_add(1);
-        state.processes.insert(key, Watched { ended: None, wake: Arc::clone(&woken) });
+        let key = state.watch_another(&woken);
         drop(state);
 
-        let exec = Exec { container: self.container, key, process };
+        let exec = Exec { container, key, process };
         if let Err(error) = self.call(Call::Exec(Box::new(exec)), deadline::EXECUTE) {
             self.lock().processes.remove(&key);
             if matches!(error, CallError::TimedOut(_)) {

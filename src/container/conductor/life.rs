@@ -8,6 +8,7 @@
 //! ```
 //! It never waits for anything alone: signals, the parent, the guest's end and the agent are all watched at once.
 
+use super::member::Member;
 use super::streams::Offered;
 use super::{Conductor, deadline, failed, pause, raise, refused};
 use crate::agent::CallError;
@@ -72,7 +73,7 @@ impl Life {
         container.process.stdio = self.offered.stdio.clone();
         let hooks = container.start_hooks.hooks.iter().map(|hook| hook.timeout.map(Duration::from_millis));
         let hooks = hook::patience(hooks).unwrap_or(deadline::HOOK);
-        let _ = self.conductor.start_within.set(deadline::EXECUTE.saturating_add(hooks)); // set once only
+        self.member(|member| member.start_within = deadline::EXECUTE.saturating_add(hooks));
 
         // Kernel parameters of an interface are set when the container is made.
         self.conductor.settle_network()?;
@@ -105,9 +106,19 @@ impl Life {
         // read the host's has done so; one that cannot is not busy now, and hears of it in time.
         self.conductor.tell(pause::set_clock());
         // Before the report, so that a `start` that follows it at once finds it so.
-        self.conductor.lock().phase = Phase::Created;
+        self.member(|member| member.phase = Phase::Created);
         // A parent that is gone by now cannot say whether the container is wanted.
         order::send_report(parent, &Report::Created).map_err(|_| abandoned())
+    }
+
+    /// Changes what is known of the container.
+    fn member<T>(&self, change: impl FnOnce(&mut Member) -> T) -> Option<T> {
+        self.conductor.lock().members.get_mut(&self.conductor.container).map(change)
+    }
+
+    /// When somebody first asked to kill it.
+    fn killed(&self) -> Option<Instant> {
+        self.member(|member| member.killed).flatten()
     }
 
     /// Waits for the agent's greeting and the parent's word, in whatever order they come.
@@ -171,8 +182,9 @@ impl Life {
         let ended = loop {
             let state = self.conductor.lock();
             let ended = state.processes.get(&self.conductor.first).and_then(|first| first.ended.clone());
-            let (killed, unanswered, silence) = (state.killed, state.unanswered, state.silence.clone());
+            let (unanswered, silence) = (state.unanswered, state.silence.clone());
             drop(state);
+            let killed = self.killed();
             if let Some(exited) = ended {
                 break Some(exited);
             }
@@ -189,7 +201,7 @@ impl Life {
             }
             let woken = self.wait(None, until);
             // A paused guest is told when it is resumed.
-            if woken.jumped && self.conductor.lock().phase != Phase::Paused {
+            if woken.jumped && self.member(|member| member.phase) != Some(Phase::Paused) {
                 self.conductor.tell(pause::set_clock());
             }
             woken.signals.into_iter().for_each(|signal| self.pass_on(signal));
@@ -250,7 +262,7 @@ impl Life {
     /// Until when output is waited for, if the container was killed: [`deadline::KILLED_OUTPUT`] from the request or
     /// the exit, whichever is later.
     fn kill_limit(&self, exited: Instant) -> Option<Instant> {
-        let killed = self.conductor.lock().killed?;
+        let killed = self.killed()?;
         let output = exited.max(killed).checked_add(deadline::KILLED_OUTPUT)?;
         Some(output.min(killed.checked_add(deadline::KILL_ALL)?))
     }
@@ -260,6 +272,10 @@ impl Life {
         let conductor = &self.conductor;
         let mut state = conductor.lock();
         state.ending = Some(status);
+        for (key, member) in &mut state.members {
+            // The others go with the machine.
+            member.ended.get_or_insert(if *key == conductor.container { status } else { KILLED });
+        }
         state.wake_all();
         drop(state);
         self.hear_out();
@@ -270,9 +286,10 @@ impl Life {
     /// Waits, a while, until the connections that want to have heard of the end.
     fn hear_out(&self) {
         let begun = Instant::now();
+        let killed = self.killed().is_some();
         let mut state = self.conductor.lock();
         while state.attached > 0 {
-            let patience = if state.killed.is_some() || state.ending == Some(KILLED) {
+            let patience = if killed || state.ending == Some(KILLED) {
                 deadline::KILLED_OUTPUT
             } else {
                 deadline::EXEC_OUTPUT

@@ -1,10 +1,14 @@
-//! Conducts a container in its machine process: joins the guest, the conversation with its agent, the streams, and what
-//! other commands ask on the control socket.
+//! Conducts the containers of a machine: joins the guest, the conversation with its agent, the streams, and what other
+//! commands ask on the control socket.
 //!
 //! ```text
 //!   Creating --create--> Created --start--> Running <--pause/resume--> Paused
 //!       \_______________________\_________________\______________________\----> ending (drain) --> process exit
 //! ```
+//! The machine's part is here: the agent, the guest, the numbers, the end. What is known of each container is a
+//! [`member`]. A machine has the one for which it was started and with which it ends, and those that [`join`] it, as
+//! containers of a pod join their sandbox's.
+//!
 //! Three kinds of thread meet here. The main thread ([`life`]) brings the container up and down and receives signals.
 //! The conversation's thread only writes down what the agent says ([`Hear`]) and wakes whoever waits for it. Each
 //! control connection has its own ([`commands`], [`exec`]), which may wait for the agent, but never longer than the
@@ -16,11 +20,14 @@
 
 mod commands;
 mod exec;
+mod join;
 mod kill;
 mod life;
+mod member;
 pub mod network;
 mod pause;
 mod relay;
+mod shares;
 pub mod streams;
 #[cfg(test)]
 mod tests;
@@ -29,20 +36,21 @@ pub use commands::Commands;
 pub use life::{Boot, Life};
 pub use network::{Network, Tuns};
 pub use relay::Relay;
+pub use shares::Shares;
 
 use crate::agent::{CallError, Conversation, Hear};
 use crate::error::{ErrorKind, Kind, chain};
-use crate::machine::control::Phase;
 use crate::machine::order::Failed;
 use husk_protocol::{Answer, Call, ContainerKey, Exited, ProcessKey, Ready};
+use member::Member;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use streams::Streams;
 
-/// The guest, as far as its container's conductor has to do with it.
+/// The guest, as far as the conductor has to do with it.
 pub trait Guest: Send + Sync {
     /// Stops its vcpus; when this returns, none runs.
     fn pause(&self);
@@ -56,13 +64,18 @@ pub trait Guest: Send + Sync {
     fn last_words(&self) -> String;
 }
 
-/// The conductor of one container.
+/// The conductor of a machine's containers.
 pub struct Conductor {
+    /// The container that the machine was started for.
     container: ContainerKey,
-    /// The container's first process.
+    /// That container's first process.
     first: ProcessKey,
     guest: Arc<dyn Guest>,
     streams: Arc<dyn Streams>,
+    /// The machine's memory, in bytes.
+    memory: u64,
+    /// Set before the container is made. Without it no other can join.
+    shares: OnceLock<Shares>,
     /// Set before the container is made.
     network: OnceLock<Network>,
     /// Set before the container is made.
@@ -70,10 +83,6 @@ pub struct Conductor {
     /// Set before anything is asked.
     agent: OnceLock<Arc<Conversation>>,
     vcpus: Mutex<pause::Vcpus>,
-    /// Held by a verb that moves the phase, so that two of them take turns.
-    turn: Mutex<()>,
-    /// How long `Start` may take: set when it is known which hooks run then.
-    start_within: OnceLock<Duration>,
     state: Mutex<State>,
     /// Signalled when [`State::attached`] falls.
     detached: Condvar,
@@ -82,22 +91,18 @@ pub struct Conductor {
 }
 
 struct State {
-    phase: Phase,
+    /// The containers.
+    members: BTreeMap<ContainerKey, Member>,
     /// The agent's greeting.
     greeting: Option<Ready>,
     /// Why there is no conversation any more.
     silence: Option<String>,
-    /// What came of the agent's `Create`.
+    /// What came of the agent's `Create` of the container that the machine was started for.
     created: Option<Result<Answer, CallError>>,
     /// The processes whose ends somebody here waits for. What the agent says of others is ignored.
     processes: HashMap<ProcessKey, Watched>,
     next_key: u32,
-    /// Woken for what concerns the container as a whole.
-    watchers: Vec<Arc<EventFd>>,
-    /// How often the guest killed for memory, by what its agent says.
-    out_of_memory: u64,
-    /// When somebody first asked for SIGKILL.
-    killed: Option<Instant>,
+    next_container: u32,
     /// The guest was asked to kill and did not take part.
     unanswered: bool,
     /// The status that the machine process is going to end with.
@@ -112,25 +117,24 @@ struct Watched {
 }
 
 impl Conductor {
-    /// For the container `container` with the first process `first`, in a guest that runs.
+    /// For the container `container` with the first process `first`, in a guest that runs and has this much memory.
     pub fn open(
         container: ContainerKey,
         first: ProcessKey,
         guest: Arc<dyn Guest>,
         streams: Arc<dyn Streams>,
+        memory_mib: u32,
     ) -> std::io::Result<Arc<Conductor>> {
         let attention = wake()?;
         let watched = Watched { ended: None, wake: Arc::new(wake()?) };
         let state = State {
-            phase: Phase::Creating,
+            members: BTreeMap::from([(container, Member::new(first, deadline::EXECUTE))]),
             greeting: None,
             silence: None,
             created: None,
             processes: HashMap::from([(first, watched)]),
             next_key: first.0.saturating_add(1),
-            watchers: Vec::new(),
-            out_of_memory: 0,
-            killed: None,
+            next_container: container.0.saturating_add(1),
             unanswered: false,
             ending: None,
             attached: 0,
@@ -140,12 +144,12 @@ impl Conductor {
             first,
             guest,
             streams,
+            memory: u64::from(memory_mib) << 20,
+            shares: OnceLock::new(),
             network: OnceLock::new(),
             relay: OnceLock::new(),
             agent: OnceLock::new(),
             vcpus: Mutex::default(),
-            turn: Mutex::new(()),
-            start_within: OnceLock::new(),
             state: Mutex::new(state),
             detached: Condvar::new(),
             attention,
@@ -161,7 +165,13 @@ impl Conductor {
         Ok(())
     }
 
-    /// Looks after the container's network, from the agent's greeting on.
+    /// Lets other containers join, with what they share.
+    pub fn take_shares(&self, shares: Shares) {
+        // There is one.
+        let _ = self.shares.set(shares);
+    }
+
+    /// Looks after the machine's network, from the agent's greeting on.
     pub fn take_network(&self, network: Network) {
         // There is one.
         let _ = self.network.set(network);
@@ -174,7 +184,7 @@ impl Conductor {
         let _ = self.relay.set(relay);
     }
 
-    /// Waits until the guest has the interfaces that the container has at this moment.
+    /// Waits until the guest has the interfaces that are in the network namespace at this moment.
     fn settle_network(self: &Arc<Self>) -> Result<(), Failed> {
         let Some(network) = self.network.get() else { return Ok(()) };
         network.serve_guest(self);
@@ -210,14 +220,17 @@ impl Conductor {
 }
 
 impl State {
-    /// Wakes all who wait for something about the container.
-    fn wake_watchers(&self) {
-        self.watchers.iter().for_each(|watcher| raise(watcher));
+    /// A number for one more process, whose end wakes `wake`.
+    fn watch_another(&mut self, wake: &Arc<EventFd>) -> ProcessKey {
+        let key = ProcessKey(self.next_key);
+        self.next_key = self.next_key.saturating_add(1);
+        self.processes.insert(key, Watched { ended: None, wake: Arc::clone(wake) });
+        key
     }
 
     /// Wakes all who wait for anything.
     fn wake_all(&self) {
-        self.wake_watchers();
+        self.members.values().for_each(Member::wake_watchers);
         self.processes.values().for_each(|process| raise(&process.wake));
     }
 }
@@ -245,10 +258,9 @@ impl Hear for Conductor {
     }
 
     fn out_of_memory(&self, container: ContainerKey) {
-        if container == self.container {
-            let mut state = self.lock();
-            state.out_of_memory = state.out_of_memory.wrapping_add(1);
-            state.wake_watchers();
+        if let Some(member) = self.lock().members.get_mut(&container) {
+            member.out_of_memory = member.out_of_memory.wrapping_add(1);
+            member.wake_watchers();
         }
     }
 
@@ -300,6 +312,10 @@ mod deadline {
     pub const KILL_ALL: Duration = Duration::from_secs(2);
     /// After a SIGKILL: output that nobody reads.
     pub const KILLED_OUTPUT: Duration = Duration::from_millis(500);
+    /// SIGKILL to a container that has joined: until its machine ends, if the guest does not end it.
+    pub const KILL_JOINED: Duration = Duration::from_secs(10);
+    /// Until the guest has let go of a container that has ended.
+    pub const PART: Duration = Duration::from_secs(6);
     /// Output of execs, after the container has ended.
     pub const EXEC_OUTPUT: Duration = Duration::from_secs(10);
     /// After the conversation has ended: until the guest says why (a panic takes a moment to print).

@@ -1,5 +1,5 @@
-//! Pause and resume: the container's processes are frozen inside, then the vcpus stop, so that a paused container costs
-//! no processor time at all.
+//! Pause and resume: the container's processes are frozen inside, then, when there is no other container, or all are
+//! frozen, the vcpus stop, so that it costs no processor time at all.
 //!
 //! What is asked meanwhile still works (`ps`, `stats`, `update`, signals, which stay pending for a frozen process): the
 //! vcpus run while the agent is asked ([`Awake`]), the container stays frozen.
@@ -8,8 +8,8 @@ use super::{Conductor, deadline, failed, refused};
 use crate::error::ErrorKind;
 use crate::machine::control::Phase;
 use crate::machine::order::Failed;
-use husk_protocol::Call;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use husk_protocol::{Call, ContainerKey};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Whether the vcpus run.
@@ -54,9 +54,11 @@ pub(super) fn set_clock() -> Call {
 }
 
 impl Conductor {
-    pub(super) fn pause(self: &Arc<Self>) -> Result<(), Failed> {
-        let _turn = self.turn();
-        match self.lock().phase {
+    pub(super) fn pause(self: &Arc<Self>, container: ContainerKey) -> Result<(), Failed> {
+        let turn = self.turn(container)?;
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let phase = self.lock().member(container)?.phase;
+        match phase {
             Phase::Running | Phase::Created => {}
             phase => {
                 return Err(refused(
@@ -65,21 +67,26 @@ impl Conductor {
                 ));
             }
         }
-        let freeze = Call::Freeze { container: self.container, frozen: true };
+        let freeze = Call::Freeze { container, frozen: true };
         self.call(freeze, deadline::CALL).map_err(|error| failed(&error))?;
-        let mut vcpus = self.vcpus();
-        vcpus.paused = true;
-        if vcpus.needed == 0 {
-            self.guest.pause();
+        let mut state = self.lock();
+        state.member_mut(container)?.phase = Phase::Paused;
+        // With the state held: another container may be about to be resumed.
+        if state.members.values().all(|member| member.phase == Phase::Paused) {
+            let mut vcpus = self.vcpus();
+            vcpus.paused = true;
+            if vcpus.needed == 0 {
+                self.guest.pause();
+            }
         }
-        drop(vcpus);
-        self.lock().phase = Phase::Paused;
         Ok(())
     }
 
-    pub(super) fn resume(self: &Arc<Self>) -> Result<(), Failed> {
-        let _turn = self.turn();
-        match self.lock().phase {
+    pub(super) fn resume(self: &Arc<Self>, container: ContainerKey) -> Result<(), Failed> {
+        let turn = self.turn(container)?;
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let phase = self.lock().member(container)?.phase;
+        match phase {
             Phase::Paused => {}
             phase => {
                 return Err(refused(
@@ -92,9 +99,11 @@ impl Conductor {
         // Its clock first, so that nobody inside sees the time stand still and then jump.
         let clock = self.call(set_clock(), deadline::CALL);
         clock.map_err(|error| failed(&error))?;
-        let thaw = Call::Freeze { container: self.container, frozen: false };
+        let thaw = Call::Freeze { container, frozen: false };
         self.call(thaw, deadline::CALL).map_err(|error| failed(&error))?;
-        self.lock().phase = Phase::Running;
+        self.lock().member_mut(container)?.phase = Phase::Running;
+        // Another may have been paused meanwhile, as the last that ran.
+        self.let_run();
         Ok(())
     }
 
@@ -109,8 +118,8 @@ impl Conductor {
         }
     }
 
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn turn(&self, container: ContainerKey) -> Result<Arc<Mutex<()>>, Failed> {
+        Ok(Arc::clone(&self.lock().member(container)?.turn))
     }
 
     fn vcpus(&self) -> MutexGuard<'_, Vcpus> {

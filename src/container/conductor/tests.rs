@@ -4,21 +4,24 @@
 use super::streams::Offered;
 use super::streams::testing::Board;
 use super::*;
+use crate::device::fs::Exports;
 use crate::device::vsock::Endpoint;
 use crate::host::clock::Jumps;
 use crate::machine::control::client::{self, ClientError, Connection};
 use crate::machine::control::wire::WireError;
-use crate::machine::control::{Command, Outcome, listen_at, server};
-use crate::machine::order::{Report, receive_report, send_proceed};
+use crate::machine::control::{Address, Command, Outcome, Phase, listen_at, server};
+use crate::machine::order::{
+    AccessTimes, Export, ExportDevice, Joining, Report, receive_report, send_proceed,
+};
 use crate::process::signal::Signals;
 use crate::process::stdio::Descriptors;
 use husk_protocol::{FromAgent, ProcessStatus, Request, Stdio, Target, frame};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(5));
 
@@ -74,6 +77,8 @@ struct Agent {
     manners: Arc<Manners>,
     guest: Arc<Machine>,
     first: Option<(ProcessKey, husk_protocol::Process)>,
+    /// By their containers.
+    firsts: HashMap<ContainerKey, ProcessKey>,
     /// Streams stay open while their process lives.
     streams: HashMap<ProcessKey, Vec<Endpoint>>,
     signals: Arc<Mutex<Vec<(Target, i32)>>>,
@@ -98,6 +103,7 @@ impl Agent {
             let mut ended = None;
             let answer = match call {
                 Call::Create(container) => {
+                    self.firsts.insert(container.key, container.process_key);
                     self.first = Some((container.process_key, container.process));
                     Answer::Created { guest_pid: 2 }
                 }
@@ -114,7 +120,7 @@ impl Agent {
                     self.signals.lock().unwrap().push((target, signal));
                     let key = match target {
                         Target::Process(key) => key,
-                        Target::Container(_) => ProcessKey(0),
+                        Target::Container(key) => self.firsts[&key],
                     };
                     if signal == libc::SIGKILL && !self.manners.lies.load(Ordering::SeqCst) {
                         self.streams.remove(&key);
@@ -163,7 +169,7 @@ impl Agent {
 
 /// A container that is being run.
 struct Stage {
-    control: PathBuf,
+    control: Address,
     parent: UnixStream,
     guest: Arc<Machine>,
     manners: Arc<Manners>,
@@ -181,7 +187,7 @@ fn process(args: &[&str]) -> husk_protocol::Process {
     }
 }
 
-fn container(args: &[&str]) -> husk_protocol::Container {
+pub(super) fn container(args: &[&str]) -> husk_protocol::Container {
     husk_protocol::Container {
         key: ContainerKey(0),
         id: "c".into(),
@@ -189,6 +195,7 @@ fn container(args: &[&str]) -> husk_protocol::Container {
         mounts: vec![],
         devices: vec![],
         namespaces: Default::default(),
+        shared: None,
         uid_map: vec![],
         gid_map: vec![],
         time_offsets: vec![],
@@ -225,8 +232,9 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
     let offered =
         Offered::of(Descriptors::received(vec![null(), write.into(), null()], None).unwrap(), &streams)
             .unwrap();
-    let conductor = Conductor::open(ContainerKey(0), ProcessKey(0), guest.clone(), streams).unwrap();
+    let conductor = Conductor::open(ContainerKey(0), ProcessKey(0), guest.clone(), streams, 512).unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
+    conductor.take_shares(Shares::open(Exports::new(), Exports::new(), &[]));
     conductor.converse(ours).unwrap();
     server::serve(listen_at(&control).unwrap(), Arc::new(Commands(conductor.clone()))).unwrap();
 
@@ -237,6 +245,7 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
         manners: manners.clone(),
         guest: guest.clone(),
         first: None,
+        firsts: HashMap::new(),
         streams: HashMap::new(),
         signals: Arc::clone(&signals),
     };
@@ -262,7 +271,7 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
         Ok(life.lead())
     });
     Stage {
-        control,
+        control: Address::of_first(&control),
         parent,
         guest,
         manners,
@@ -303,6 +312,35 @@ impl Stage {
         let null = null();
         connection.send(&command, &[null.as_fd(), stdout.as_fd(), null.as_fd()]).unwrap();
         connection
+    }
+
+    /// Has a container join, whose memory limit is that; `Joined` is still to be heard.
+    fn join(&self, args: &[&str], limit: &str, stdout: impl AsFd) -> Connection {
+        let mut container = container(args);
+        // The machine's numbers are not the caller's to give.
+        (container.key, container.process_key) = (ContainerKey(77), ProcessKey(77));
+        container.resources.files = vec![("memory.max".into(), limit.into())];
+        let root = Export {
+            device: ExportDevice::Root,
+            name: "0".into(),
+            source: "/".into(),
+            read_only: false,
+            recursive: true,
+            access_times: AccessTimes::default(),
+            all_access_times: AccessTimes::default(),
+        };
+        let joining = Joining { container, terminal: None, exports: vec![root] };
+        let mut connection = Connection::open(&self.control).unwrap();
+        let (null, tree) = (null(), null());
+        let descriptors = [tree.as_fd(), null.as_fd(), stdout.as_fd(), null.as_fd()];
+        connection.send(&Command::Join(Box::new(joining)), &descriptors).unwrap();
+        connection
+    }
+
+    /// Asks for a container by its number.
+    fn ask_of(&self, container: u32, command: Command) -> Result<Outcome, ClientError> {
+        let address = Address { container: ContainerKey(container), ..self.control.clone() };
+        client::ask(&address, &command)
     }
 
     fn status(self) -> u8 {
@@ -539,7 +577,7 @@ fn a_watcher_hears_of_memory_and_of_the_end() {
     let stage = started(&["sleep"]);
     let mut watcher = Connection::open(&stage.control).unwrap();
     watcher.send(&Command::Watch, &[]).unwrap();
-    assert!(eventually(|| stage.conductor.lock().watchers.len() == 1));
+    assert!(eventually(|| stage.conductor.lock().members[&ContainerKey(0)].watchers.len() == 1));
     (0..100_000).for_each(|_| stage.conductor.out_of_memory(ContainerKey(0)));
     stage.conductor.out_of_memory(ContainerKey(9));
     assert_eq!(watcher.receive(SOON).unwrap(), Outcome::OutOfMemory);
@@ -561,4 +599,121 @@ fn a_kill_before_the_container_exists_ends_the_machine() {
     assert_eq!(stage.ask(Command::Status).unwrap(), Outcome::Status(Phase::Creating));
     assert_eq!(stage.kill().unwrap(), Outcome::Done);
     assert!(stage.life.join().unwrap().is_err());
+}
+
+#[test]
+fn a_container_that_joins_lives_and_ends_by_itself() {
+    let stage = started(&["sleep"]);
+    let (mut read, write) = std::io::pipe().unwrap();
+    let mut joined = stage.join(&["echo", "from the second"], "max", write);
+    assert_eq!(joined.receive(SOON).unwrap(), Outcome::Joined(ContainerKey(1)));
+    assert_eq!(stage.ask_of(1, Command::Status).unwrap(), Outcome::Status(Phase::Created));
+    assert_eq!(stage.ask_of(0, Command::Status).unwrap(), Outcome::Status(Phase::Running));
+    assert_eq!(stage.ask_of(1, Command::Start).unwrap(), Outcome::Done);
+    assert_eq!(joined.receive(SOON).unwrap(), Outcome::Exited(7));
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "from the second");
+    // Whoever asks for it now, or for one that never was, asks for nothing.
+    for number in [1, 77] {
+        for command in [Command::Status, Command::Start, Command::Pause, Command::Stats] {
+            let refused = stage.ask_of(number, command.clone());
+            // What the played agent answers for anybody is not ours.
+            assert!(refused.is_err() || command == Command::Stats, "{number} {command:?}: {refused:?}");
+        }
+    }
+    let mut next = stage.join(&["sleep"], "max", null());
+    assert_eq!(next.receive(SOON).unwrap(), Outcome::Joined(ContainerKey(2)), "a number is given once");
+    stage.kill().unwrap();
+    assert_eq!(next.receive(SOON).unwrap(), Outcome::Exited(137));
+    assert_eq!(stage.status(), 137);
+}
+
+#[test]
+fn signals_and_pauses_are_for_the_container_that_is_named() {
+    let stage = started(&["sleep"]);
+    let mut joined = stage.join(&["sleep"], "max", null());
+    joined.receive(SOON).unwrap();
+    stage.ask_of(1, Command::Start).unwrap();
+    joined.send(&Command::Signal { signal: libc::SIGUSR1, all: false }, &[]).unwrap();
+    stage.ask_of(1, Command::Signal { signal: libc::SIGUSR2, all: true }).unwrap();
+    let sent = [
+        (Target::Process(ProcessKey(1)), libc::SIGUSR1),
+        (Target::Container(ContainerKey(1)), libc::SIGUSR2),
+    ];
+    assert!(eventually(|| sent.iter().all(|sent| stage.signals.lock().unwrap().contains(sent))));
+    // The vcpus stop with the last of them, and run again with the first.
+    stage.ask_of(1, Command::Pause).unwrap();
+    assert_eq!(stage.ask_of(0, Command::Status).unwrap(), Outcome::Status(Phase::Running));
+    assert!(stage.guest.runs.load(Ordering::SeqCst));
+    stage.ask_of(0, Command::Pause).unwrap();
+    assert!(!stage.guest.runs.load(Ordering::SeqCst));
+    stage.ask_of(1, Command::Resume).unwrap();
+    assert!(stage.guest.runs.load(Ordering::SeqCst));
+    assert_eq!(stage.ask_of(0, Command::Status).unwrap(), Outcome::Status(Phase::Paused));
+    stage.ask_of(1, Command::Signal { signal: libc::SIGKILL, all: true }).unwrap();
+    assert_eq!(joined.receive(SOON).unwrap(), Outcome::Exited(137));
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn a_container_whose_connection_closes_is_killed_and_nothing_of_it_stays() {
+    let stage = started(&["sleep"]);
+    let mut joined = stage.join(&["sleep"], "max", null());
+    joined.receive(SOON).unwrap();
+    stage.ask_of(1, Command::Start).unwrap();
+    drop(joined);
+    let killed = (Target::Container(ContainerKey(1)), libc::SIGKILL);
+    assert!(eventually(|| stage.signals.lock().unwrap().contains(&killed)));
+    assert!(eventually(|| stage.conductor.lock().members.len() == 1));
+    assert_eq!(stage.conductor.lock().processes.len(), 1);
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn one_that_needs_more_memory_than_there_is_is_refused_in_words() {
+    let stage = started(&["sleep"]);
+    let mut first = stage.join(&["sleep"], "300000000", null());
+    first.receive(SOON).unwrap();
+    let refused = stage.join(&["sleep"], "300000000", null()).receive(SOON).unwrap_err().to_string();
+    assert!(refused.contains("300000000 for the others") && refused.contains("536870912"), "{refused}");
+    let mut small = stage.join(&["sleep"], "200000000", null());
+    assert!(matches!(small.receive(SOON).unwrap(), Outcome::Joined(_)));
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn a_sandbox_that_is_being_made_or_has_ended_cannot_be_joined() {
+    let stage = stage(&["sleep"], true, Duration::from_secs(60));
+    let refused = stage.join(&["sleep"], "max", null()).receive(SOON).unwrap_err().to_string();
+    assert_eq!(refused, "the sandbox is not running");
+    send_proceed(&stage.parent).unwrap();
+    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created);
+    // Without what it was said to come with.
+    let joining = Joining { container: container(&["x"]), terminal: None, exports: vec![] };
+    let mut connection = Connection::open(&stage.control).unwrap();
+    let null = null();
+    connection.send(&Command::Join(Box::new(joining)), &[null.as_fd(); 3]).unwrap();
+    let refused = connection.receive(SOON).unwrap_err().to_string();
+    assert!(refused.contains("disagree"), "{refused}");
+    assert!(eventually(|| stage.conductor.lock().members.len() == 1));
+    stage.kill().unwrap();
+    stage.status();
+}
+
+#[test]
+fn a_guest_that_does_not_end_a_container_that_was_killed_loses_its_machine() {
+    let stage = started(&["sleep"]);
+    let mut joined = stage.join(&["sleep"], "max", null());
+    joined.receive(SOON).unwrap();
+    stage.ask_of(1, Command::Start).unwrap();
+    stage.manners.lies.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    stage.ask_of(1, Command::Signal { signal: libc::SIGKILL, all: true }).unwrap();
+    assert_eq!(joined.receive(Some(Duration::from_secs(20))).unwrap(), Outcome::Exited(137));
+    assert!(begun.elapsed() >= deadline::KILL_JOINED, "{:?}", begun.elapsed());
+    assert_eq!(stage.status(), 137);
 }

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -63,6 +63,21 @@ impl Export {
     /// Whether the guest has lost it.
     pub fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
+    }
+}
+
+/// Which directory or file a source is, by whatever mount it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl Identity {
+    /// Of what a descriptor stands for.
+    pub fn of(source: impl AsFd) -> Option<Identity> {
+        let seen = statx(source, c"", AtFlags::EMPTY_PATH, StatxFlags::INO).ok()?;
+        Some(Identity { device: (seen.stx_dev_major, seen.stx_dev_minor), inode: seen.stx_ino })
     }
 }
 
@@ -141,6 +156,13 @@ impl Exports {
             // Full means that the server has not caught up: it will.
             let _ = changed.write(1);
         }
+    }
+
+    /// What lies behind an export's name, if there is one.
+    pub fn identity(&self, name: &str) -> Option<Identity> {
+        let name = CString::new(name).ok()?;
+        let export = self.lock().by_name.get(&name).cloned()?;
+        Identity::of(&*export.source().ok()?)
     }
 
     /// The export of a name.

@@ -39,7 +39,7 @@ mod tests;
 mod wire;
 mod worker;
 
-pub use exports::{Exports, FsError};
+pub use exports::{Exports, FsError, Identity};
 pub use sockets::{Alias, Made, Neighbour};
 pub use state::StateError;
 

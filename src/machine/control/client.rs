@@ -2,13 +2,13 @@
 
 use super::address;
 use super::wire::{self, WireError};
-use super::{Command, Outcome};
+use super::{Address, Command, Outcome, Request};
 use crate::error::{ErrorKind, Kind};
 use crate::machine::order::Failed;
+use husk_protocol::ContainerKey;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 /// How long [`ask`] waits. Longer than everything that the machine itself waits for ([`super`]), so that its words
@@ -49,13 +49,15 @@ impl Kind for ClientError {
 /// One connection to a machine.
 pub struct Connection {
     socket: UnixStream,
+    /// For which container commands on it are.
+    container: ContainerKey,
 }
 
 impl Connection {
-    /// Connects to the control socket at `socket`, whose path may have any length.
-    pub fn open(socket: &Path) -> Result<Connection, ClientError> {
-        match address::connect_to(socket) {
-            Ok(socket) => Ok(Connection { socket }),
+    /// Connects, to speak of the container at `address`.
+    pub fn open(address: &Address) -> Result<Connection, ClientError> {
+        match address::connect_to(&address.socket) {
+            Ok(socket) => Ok(Connection { socket, container: address.container }),
             Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ENOTDIR) => Err(ClientError::Gone),
             Err(error) => Err(ClientError::Connect(error.into())),
         }
@@ -63,12 +65,13 @@ impl Connection {
 
     /// Another hold on the same connection.
     pub fn try_clone(&self) -> std::io::Result<Connection> {
-        Ok(Connection { socket: self.socket.try_clone()? })
+        Ok(Connection { socket: self.socket.try_clone()?, container: self.container })
     }
 
     /// Sends a command; copies of `descriptors` go with it.
     pub fn send(&mut self, command: &Command, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
-        wire::send_frame(&self.socket, command, descriptors).map_err(of_wire)
+        let request = Request { container: self.container, command: command.clone() };
+        wire::send_frame(&self.socket, &request, descriptors).map_err(of_wire)
     }
 
     /// Receives the next outcome. [`Outcome::Failed`] arrives as [`ClientError::Refused`].
@@ -86,18 +89,18 @@ impl AsFd for Connection {
     }
 }
 
-/// Asks one thing of the machine behind `socket`.
-pub fn ask(socket: &Path, command: &Command) -> Result<Outcome, ClientError> {
-    ask_within(socket, command, Some(PATIENCE))
+/// Asks one thing of a container's machine.
+pub fn ask(address: &Address, command: &Command) -> Result<Outcome, ClientError> {
+    ask_within(address, command, Some(PATIENCE))
 }
 
 /// The same, with a patience of the caller's: `None` waits until the machine answers or ends.
 pub fn ask_within(
-    socket: &Path,
+    address: &Address,
     command: &Command,
     within: Option<Duration>,
 ) -> Result<Outcome, ClientError> {
-    let mut connection = Connection::open(socket)?;
+    let mut connection = Connection::open(address)?;
     // A machine that has no room for us says so and closes before it has read what we say: its words are worth more
     // than the broken pipe.
     match connection.send(command, &[]) {

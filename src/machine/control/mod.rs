@@ -1,8 +1,8 @@
 //! The control socket of a machine: what other `husk` commands ask of it.
 //!
-//! A stream socket, mode 0600, in the container's state directory; the peer's uid must be ours or root's (SO_PEERCRED).
-//! One connection carries one [`Command`] and its [`Outcome`]; a connection with an exec goes on until the process has
-//! ended. Frames are a 4-byte big-endian length and that many bytes of JSON (so that a newer `husk` can talk to a
+//! A stream socket, mode 0600, in the state directory of the container that the machine was started for; the peer's uid
+//! must be ours or root's (SO_PEERCRED). Each [`Request`] names the container that it is for. One connection carries one
+//! [`Command`] and its [`Outcome`]; a connection with an exec or a join goes on until the process has ended. Frames are a 4-byte big-endian length and that many bytes of JSON (so that a newer `husk` can talk to a
 //! machine that an older one started); descriptors come with the first frame by SCM_RIGHTS.
 //!
 //! - [`wire`]: the frames.
@@ -18,9 +18,35 @@ pub mod wire;
 
 pub use address::listen_at;
 
-use super::order::Failed;
-use husk_protocol::{GuestProcess, Process, Resources, Stats, TerminalSize};
+use super::order::{Failed, Joining};
+use husk_protocol::{ContainerKey, GuestProcess, Process, Resources, Stats, TerminalSize};
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Where a container can be asked for: its machine's control socket, and its number in that machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The socket, by a path of any length.
+    pub socket: PathBuf,
+    /// The number. The first is of the container that the machine was started for.
+    pub container: ContainerKey,
+}
+
+impl Address {
+    /// Of the container that the machine behind `socket` was started for.
+    pub fn of_first(socket: &Path) -> Address {
+        Address { socket: socket.to_owned(), container: ContainerKey(0) }
+    }
+}
+
+/// The first frame of a connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// For which container.
+    pub container: ContainerKey,
+    /// What is asked.
+    pub command: Command,
+}
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +64,10 @@ pub enum Command {
         /// Whether the descriptor is a terminal, and its size.
         terminal: Option<TerminalSize>,
     },
+    /// Makes one more container in the machine, from what comes as descriptors: a tree for each export, then the streams
+    /// of its first process. [`Outcome::Joined`] when it is made; from then on as for an exec, but that the container is
+    /// asked for by its number. If the connection is closed before its end, it is killed.
+    Join(Box<Joining>),
     /// Sends a signal to the container's first process (on an exec's connection: to that process).
     /// SIGKILL never needs the guest: if the agent does not answer, the machine ends itself.
     Signal {
@@ -70,6 +100,8 @@ pub enum Outcome {
     Done,
     /// The container's state.
     Status(Phase),
+    /// A container was made, and has this number.
+    Joined(ContainerKey),
     /// An exec (or, for [`Command::Watch`], the container) has ended, with this status (128 + N for signal N).
     Exited(u8),
     /// The container's processes.

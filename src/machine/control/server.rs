@@ -10,7 +10,7 @@
 //! ```
 
 use super::wire::{self, WireError};
-use super::{Command, Outcome};
+use super::{Command, Outcome, Request};
 use crate::error::ErrorKind;
 use crate::machine::order::Failed;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -32,8 +32,8 @@ const STACK: usize = 256 << 10;
 
 /// What commands do. Called on a connection's own thread; may take as long as it needs.
 pub trait Conduct: Send + Sync + 'static {
-    /// Does what `command` says, and answers on `caller`. When it returns, the connection is closed.
-    fn conduct(&self, command: Command, descriptors: Vec<OwnedFd>, caller: &Caller);
+    /// Does what `request` says, and answers on `caller`. When it returns, the connection is closed.
+    fn conduct(&self, request: Request, descriptors: Vec<OwnedFd>, caller: &Caller);
 }
 
 /// One connection, as a [`Conduct`] sees it.
@@ -51,7 +51,7 @@ impl Caller {
 
     /// The next command on this connection, as soon as there is one.
     pub fn next(&self) -> Result<Command, WireError> {
-        wire::receive_frame(&self.socket, None).map(|(command, _)| command)
+        wire::receive_frame::<Request>(&self.socket, None).map(|(request, _)| request.command)
     }
 }
 
@@ -107,7 +107,7 @@ fn accept(listener: &UnixListener, conduct: &Arc<dyn Conduct>) {
 /// Hears one command and has it done.
 fn converse(conduct: &dyn Conduct, caller: &Caller) {
     match wire::receive_frame(&caller.socket, Some(FIRST_COMMAND)) {
-        Ok((command, descriptors)) => conduct.conduct(command, descriptors, caller),
+        Ok((request, descriptors)) => conduct.conduct(request, descriptors, caller),
         Err(WireError::Closed) => {}
         Err(error) => caller
             .answer(&refusal(format!("the command cannot be understood: {}", crate::error::chain(&error)))),
@@ -150,7 +150,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Phase, client, listen_at};
+    use super::super::{Address, Phase, client, listen_at};
     use super::*;
     use std::io::Write;
     use std::path::Path;
@@ -159,18 +159,18 @@ mod tests {
     struct Fake;
 
     impl Conduct for Fake {
-        fn conduct(&self, command: Command, _: Vec<OwnedFd>, caller: &Caller) {
-            match command {
+        fn conduct(&self, request: Request, _: Vec<OwnedFd>, caller: &Caller) {
+            match request.command {
                 Command::Watch => while caller.next().is_ok() {},
                 _ => caller.answer(&Outcome::Status(Phase::Running)),
             }
         }
     }
 
-    fn served(directory: &Path) -> std::path::PathBuf {
+    fn served(directory: &Path) -> Address {
         let path = directory.join("control.sock");
         serve(listen_at(&path).unwrap(), Arc::new(Fake)).unwrap();
-        path
+        Address::of_first(&path)
     }
 
     #[test]
@@ -184,8 +184,8 @@ mod tests {
     fn a_silent_caller_and_one_that_talks_nonsense_hold_up_nobody() {
         let directory = tempfile::tempdir().unwrap();
         let path = served(directory.path());
-        let _silent = UnixStream::connect(&path).unwrap();
-        let mut nonsense = UnixStream::connect(&path).unwrap();
+        let _silent = UnixStream::connect(&path.socket).unwrap();
+        let mut nonsense = UnixStream::connect(&path.socket).unwrap();
         nonsense.write_all(b"\0\0\0\x04nope").unwrap();
         assert!(client::ask(&path, &Command::Status).is_ok());
         let (words, _) = wire::receive_frame::<Outcome>(&nonsense, Some(Duration::from_secs(5))).unwrap();
@@ -215,9 +215,9 @@ mod tests {
     #[test]
     fn nobody_behind_a_socket_is_told_as_a_container_that_does_not_run() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("control.sock");
+        let path = Address::of_first(&directory.path().join("control.sock"));
         assert!(matches!(client::ask(&path, &Command::Status), Err(client::ClientError::Gone)));
-        drop(listen_at(&path).unwrap());
+        drop(listen_at(&path.socket).unwrap());
         assert!(matches!(client::ask(&path, &Command::Status), Err(client::ClientError::Gone)));
     }
 }

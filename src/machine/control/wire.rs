@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// The longest message in bytes: as long as the agent's, since an order carries the same.
 pub const LONGEST: usize = 4 << 20;
 
-/// The most descriptors with one frame.
-pub const MOST_DESCRIPTORS: usize = 8;
+/// The most descriptors with one frame: nearly as many as the kernel passes at once.
+pub const MOST_DESCRIPTORS: usize = 250;
 
 /// How long a peer may take over one frame, once it has begun.
 const PER_FRAME: Duration = Duration::from_secs(30);
