@@ -64,6 +64,8 @@ one() { # SCENARIO RUNTIME: into $work/SCENARIO.RUNTIME
 
 compare() { # SCENARIO...: exit status 1 if one differs
     local name runtime begun wrong=0
+    # conmon leaves files where its caller was.
+    cd "$work/tmp"
     export SCENARIOS=$here/scenarios C work
     export -f run create new_container build_image compose_command until_true plain_addresses
     for name; do

@@ -10,6 +10,7 @@
 
 use crate::container::conductor::streams::{Offered, Streams};
 use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Relay, Shares, Tuns};
+use crate::device::balloon::Balloon;
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::host::clock::Jumps;
@@ -17,7 +18,8 @@ use crate::host::netlink::Netlink;
 use crate::host::{capability, tap};
 use crate::machine::control::{server, wire::WireError};
 use crate::machine::order::{self, Descriptor, Failed, NetworkNamespace, Order, Report};
-use crate::machine::{Jail, Machine, Parts, Running};
+use crate::machine::slots::SlotError;
+use crate::machine::{Jail, Machine, Parts, Running, Spares};
 use crate::process::signal::Signals;
 use crate::process::stdio::{self, Descriptors};
 use crate::process::{self, log, terminal};
@@ -139,7 +141,8 @@ impl Prepared {
         let tuns = Tuns::open(order.machine.vcpus);
         jail.enter().map_err(|error| of(&error))?;
         // TAPs are made while the guest boots.
-        let network = Network::begin(machine.spares(), tuns)
+        let spares = machine.spares();
+        let network = Network::begin(Arc::clone(&spares), tuns)
             .map_err(|error| host("look after the network namespace", &error))?;
         let since = Instant::now();
         let running = machine.run().map_err(|error| of(&error))?;
@@ -149,7 +152,7 @@ impl Prepared {
         // Threads made from here on have none either.
         capability::drop_all().map_err(|error| host("drop capabilities", &error))?;
 
-        let guest: Arc<dyn Guest> = Arc::new(Inside { running, kernel_log });
+        let guest: Arc<dyn Guest> = Arc::new(Inside { running, kernel_log, spares });
         let container = &order.container;
         let memory_mib = order.machine.memory_mib;
         let conductor = Conductor::open(container.key, container.process_key, guest, streams, memory_mib)
@@ -233,6 +236,7 @@ fn offer_control(board: &Switchboard) -> Result<UnixStream, Failed> {
 struct Inside {
     running: Running,
     kernel_log: Arc<crate::device::console::KernelLog>,
+    spares: Arc<Spares>,
 }
 
 impl Guest for Inside {
@@ -258,6 +262,10 @@ impl Guest for Inside {
             [] => "its kernel has not said a word".to_owned(),
             lines => format!("its kernel said last: {}", lines.join(" | ")),
         }
+    }
+
+    fn plug_balloon(&self) -> Result<u32, SlotError> {
+        self.spares.plug(Box::new(Balloon::new()))
     }
 }
 

@@ -14,6 +14,7 @@
 //! Every byte of guest memory and every register write comes from the guest and is hostile: read once, check, then use.
 //! Nothing here may panic on it, and the lints of this module see to that.
 
+pub mod balloon;
 pub mod console;
 mod event;
 pub mod fs;
@@ -22,6 +23,7 @@ pub mod fs;
 pub mod fuzzing;
 pub mod net;
 pub mod rng;
+mod single;
 #[cfg(test)]
 pub mod testing;
 pub mod transport;

@@ -9,13 +9,10 @@
 //! | give buffers in a loop | at most a queue's worth is filled before the device looks at `stop` again |
 //! | give buffers to be read, or outside memory | they are used with length 0; the device needs a reset if the ring itself makes no sense |
 
-use crate::device::event::borrow;
-use crate::device::{ActiveQueue, ConfigSpace, Description, Device, DeviceError, Memory, Session};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::device::{ConfigSpace, Description, Device, DeviceError, Memory, Session, single};
 use std::sync::Arc;
-use virtio_queue::{QueueOwnedT, QueueT};
+use virtio_queue::DescriptorChain;
 use vm_memory::Bytes;
-use vmm_sys_util::eventfd::EventFd;
 
 /// The entropy device.
 pub struct Rng {
@@ -47,43 +44,21 @@ impl Device for Rng {
     }
 
     fn run(&mut self, session: &mut Session) -> Result<(), DeviceError> {
-        let Session { memory, queues, interrupt, stop, .. } = session;
-        let Some(active) = queues.first_mut() else { return Err(DeviceError::Driver("it has no queue")) };
-        // What the driver put there before it was ready has no kick to come.
-        let mut pending = active.queue.ready();
-        loop {
-            if wait(stop, &active.kick, !pending)? {
-                return Ok(());
-            }
-            if active.queue.ready() {
-                pending = serve(active, memory)?;
-                if active.queue.needs_notification(memory)? {
-                    interrupt.used();
-                }
-            }
-        }
+        single::run(session, 0, answer)
     }
 }
 
-/// Fills at most a queue's worth of buffers; true if there may be more.
-fn serve(active: &mut ActiveQueue, memory: &Memory) -> Result<bool, DeviceError> {
-    let ActiveQueue { queue, .. } = active;
-    for _ in 0..QUEUE_SIZE {
-        let Some(chain) = queue.iter(memory)?.next() else {
-            return Ok(queue.enable_notification(memory)?);
-        };
-        let head = chain.head_index();
-        let mut filled = 0_u32;
-        for buffer in chain.writable() {
-            let length = buffer.len().min(MAX_FILL.saturating_sub(filled));
-            if fill(memory, buffer.addr(), length).is_err() {
-                break;
-            }
-            filled = filled.saturating_add(length);
+/// Fills a chain's buffers; how many bytes of them.
+fn answer(memory: &Memory, chain: DescriptorChain<&Memory>) -> u32 {
+    let mut filled = 0_u32;
+    for buffer in chain.writable() {
+        let length = buffer.len().min(MAX_FILL.saturating_sub(filled));
+        if fill(memory, buffer.addr(), length).is_err() {
+            break;
         }
-        queue.add_used(memory, head, filled)?;
+        filled = filled.saturating_add(length);
     }
-    Ok(true)
+    filled
 }
 
 fn fill(memory: &Memory, at: vm_memory::GuestAddress, length: u32) -> Result<(), DeviceError> {
@@ -122,23 +97,6 @@ pub(super) fn random(bytes: &mut [u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits for a kick (or only looks, if `sleep` is false); true when the device has to stop.
-fn wait(stop: &EventFd, kick: &EventFd, sleep: bool) -> Result<bool, DeviceError> {
-    let timeout = if sleep { PollTimeout::NONE } else { PollTimeout::ZERO };
-    let mut fds =
-        [PollFd::new(borrow(stop), PollFlags::POLLIN), PollFd::new(borrow(kick), PollFlags::POLLIN)];
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-        Err(source) => return Err(DeviceError::Host { what: "poll", source: source.into() }),
-    }
-    let [stopped, kicked] = fds.map(|fd| fd.any().unwrap_or(false));
-    if kicked {
-        // Non-blocking; another kick may come after it, and is served then.
-        let _ = kick.read();
-    }
-    Ok(stopped)
-}
-
 /// Most bytes that one chain of buffers gets.
 pub const MAX_FILL: u32 = 64 * 1024;
 
@@ -152,8 +110,10 @@ pub mod fuzzing {
     //! The queue layer: rings of any content, served by the simplest device.
 
     use super::*;
-    use virtio_queue::{Queue, QueueState};
+    use crate::device::ActiveQueue;
+    use virtio_queue::{Queue, QueueState, QueueT};
     use vm_memory::{Bytes, GuestAddress};
+    use vmm_sys_util::eventfd::EventFd;
 
     /// The queue's place and progress, then what guest memory begins with.
     pub fn rings(bytes: &[u8]) {
@@ -174,7 +134,7 @@ pub mod fuzzing {
         let Ok(queue) = Queue::try_from(state) else { return };
         let kick = EventFd::new(0).expect("a descriptor for the fuzzer");
         let mut active = ActiveQueue { queue, kick };
-        let _ = serve(&mut active, &memory);
+        let _ = single::serve(&mut active, &memory, answer);
         let _ = active.queue.needs_notification(&memory);
     }
 }

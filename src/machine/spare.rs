@@ -164,8 +164,10 @@ impl Target for Place {
     }
 }
 
-/// How many there are: as many interfaces as a container may have.
-pub const SPARE_SLOTS: usize = 8;
+/// How many there are: for the interfaces that a container may have, and for the balloon.
+pub const SPARE_SLOTS: usize = INTERFACE_SLOTS + 1;
+/// How many interfaces a container may have.
+pub const INTERFACE_SLOTS: usize = 8;
 const _: () = assert!(SPARE_SLOTS < layout::DEVICE_SLOTS);
 
 // Virtio 1.2, 4.2.2: magic value, version, and no device id.

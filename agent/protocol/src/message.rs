@@ -69,8 +69,13 @@ pub enum Call {
         /// The container.
         container: ContainerKey,
     },
-    /// Binds drivers to network devices that the host has put into these slots (numbers of virtio-mmio devices, as the
-    /// kernel counts them). Answered with [`Answer::Interfaces`], in the same order.
+    /// Binds a driver to a device that the host has put into this slot (the number of a virtio-mmio device, as the kernel
+    /// counts them).
+    AttachDevice {
+        /// Which.
+        slot: u32,
+    },
+    /// Binds drivers to network devices that the host has put into these slots. Answered with [`Answer::Interfaces`], in the same order.
     AttachInterfaces {
         /// Which.
         slots: Vec<u32>,

@@ -6,6 +6,7 @@
 mod clock;
 mod create;
 mod delete;
+mod device;
 mod exec;
 pub mod freeze;
 pub mod memory;
@@ -35,6 +36,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::Freeze { container, frozen } => freeze::call(agent, id, container, frozen),
         Call::Update { container, resources } => update::call(agent, id, container, &resources),
         Call::Delete { container } => delete::call(agent, id, container),
+        Call::AttachDevice { slot } => device::attach(agent, id, slot),
         Call::AttachInterfaces { slots } => network::attach(agent, id, slots),
         Call::DetachInterface { slot } => network::detach(agent, id, slot),
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),

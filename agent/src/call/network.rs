@@ -1,12 +1,11 @@
 //! Network: interfaces that come and go, and how they are set up.
 //!
-//! A device that the host puts into a slot after boot makes no noise: the kernel looked at the slot once, found it vacant,
-//! and looks again when its driver is told to bind it. What an interface is called, its addresses and its routes are
-//! the host's to word: requests go to the kernel as they come.
+//! What an interface is called, its addresses and its routes are the host's to word: requests go to the kernel as they
+//! come.
 //!
 //! All of it waits for the kernel's network lock, which a container may hold: so it is done in helpers.
 
-use super::{Outcome, failure, refused};
+use super::{Outcome, device, failure, refused};
 use crate::agent::Agent;
 use crate::{job, names, start, sys};
 use husk_protocol::{Answer, Failure, FailureKind, Interface, NetworkRequest};
@@ -17,8 +16,6 @@ use nix::sys::socket::{
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
 
 /// Binds the driver, and finds the interface that came of it.
 pub fn attach(agent: &mut Agent, request: u32, slots: Vec<u32>) -> Outcome {
@@ -32,14 +29,7 @@ pub fn attach(agent: &mut Agent, request: u32, slots: Vec<u32>) -> Outcome {
 /// Unbinds the driver; the interface is gone then.
 pub fn detach(agent: &mut Agent, request: u32, slot: u32) -> Outcome {
     start::need_sysfs().map_err(|error| refused("mount sysfs", error))?;
-    job::start(agent, Some(request), move || {
-        if !is_bound(slot) {
-            return Ok(Answer::Done);
-        }
-        let done = fs::write(Path::new(DRIVER).join("unbind"), name(slot));
-        done.map(|()| Answer::Done)
-            .map_err(|error| refused(&format!("let go of the device in slot {slot}"), error))
-    });
+    job::start(agent, Some(request), move || device::unbind(slot).map(|()| Answer::Done));
     Ok(None)
 }
 
@@ -68,10 +58,7 @@ pub fn serve_names(agent: &mut Agent, port: u32) -> Outcome {
 }
 
 fn attach_one(slot: u32) -> Result<Interface, Failure> {
-    if !is_bound(slot) {
-        let done = fs::write(Path::new(DRIVER).join("bind"), name(slot));
-        done.map_err(|error| refused(&format!("bind the device in slot {slot}"), error))?;
-    }
+    device::bind(slot)?;
     let missing = || failure(FailureKind::Guest, format!("the device in slot {slot} has no interface"));
     let interface = interface(slot).ok_or_else(missing)?;
     let index = fs::read_to_string(interface.join("ifindex")).ok();
@@ -91,19 +78,7 @@ fn interface(slot: u32) -> Option<PathBuf> {
             .map(|entry| entry.path())
             .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
     };
-    inside(&inside(&device(slot), "virtio")?.join("net"), "")
-}
-
-fn is_bound(slot: u32) -> bool {
-    device(slot).join("driver").exists()
-}
-
-fn device(slot: u32) -> PathBuf {
-    Path::new("/sys/bus/platform/devices").join(name(slot))
-}
-
-fn name(slot: u32) -> String {
-    format!("virtio-mmio.{slot}")
+    inside(&inside(&device::directory(slot), "virtio")?.join("net"), "")
 }
 
 fn open() -> sys::Result<OwnedFd> {

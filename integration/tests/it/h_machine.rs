@@ -4,11 +4,15 @@ use husk_integration::{
     bundle::{Bundle, Image},
     census::Census,
     running::Running,
-    runtime::Runtime,
-    scenario::{run, run_configured, sh},
+    runtime::{Runtime, wait},
+    scenario::{run, run_configured, sh, size},
 };
 use serde_json::json;
-use std::process::Stdio;
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 /// What `args` print in a machine for which the operator's configuration says `text`.
 fn configured(text: &str, args: &[&str]) -> String {
@@ -65,6 +69,52 @@ fn a_container_over_its_memory_limit_is_killed() {
         },
     );
     assert!(!output.stdout.contains("209715200"), "{output:?}");
+}
+
+/// What the machine process holds, in MiB.
+fn held(pid: i32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the machine is there");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a line says it");
+    line.split_whitespace().next().expect("a figure").parse::<u64>().expect("a number") >> 10
+}
+
+#[test]
+fn memory_that_was_used_and_freed_is_the_hosts_again() {
+    const USED: u64 = 512;
+    let mut bundle = Bundle::new(Image::Debian, &["sleep", "1000"]);
+    bundle.set("/linux/resources", json!({"memory": {"limit": 1 << 30}}));
+    let mut running = Running::new(bundle, Stdio::null(), Stdio::null());
+    // It gives back what its own start has freed as well.
+    std::thread::sleep(Duration::from_secs(5));
+    let before = held(running.pid);
+    // By a number that it does not know beforehand: perl would make a constant of it, and then a copy.
+    let script = "$x = \"x\" x (shift() << 20); $| = 1; print \"full\\n\"; <STDIN>";
+    let mut user = Runtime::Husk
+        .command(["exec", &running.id, "perl", "-e", script, &USED.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("husk can be run");
+    let mut line = String::new();
+    BufReader::new(user.stdout.take().expect("piped")).read_line(&mut line).expect("it says a word");
+    assert_eq!(line, "full\n");
+    let full = held(running.pid);
+    assert!(full > before + USED - 32, "{before} MiB, then {full}");
+    drop(user.stdin.take());
+    assert!(wait(&mut user, Duration::from_secs(60)).expect("it ends").success());
+    let freed = Instant::now();
+    let limit = Duration::from_secs(size(10, 40));
+    while held(running.pid) > before + 32 {
+        assert!(
+            freed.elapsed() < limit,
+            "{before} MiB before, {full} in use, {} after {limit:?}",
+            held(running.pid)
+        );
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    eprintln!("{before} MiB, {full} in use, {} again after {:.1?}", held(running.pid), freed.elapsed());
+    Runtime::Husk.call(["kill", &running.id, "KILL"]).ok();
+    assert_eq!(running.end(), 137);
 }
 
 #[test]

@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// How often a wait that is not for a descriptor looks up.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// How long a container must have lived for what it frees to be worth a device: none of a short life, or of a start.
+const BALLOON_AFTER: Duration = Duration::from_secs(2);
+
 /// The life of one container, as the main thread leads it.
 pub struct Life {
     /// Its conductor, which converses with the agent already.
@@ -179,6 +182,7 @@ impl Life {
 
     /// Lives on until the container has ended; returns the status for the machine process to end with.
     pub fn lead(self) -> u8 {
+        let mut balloon = Instant::now().checked_add(BALLOON_AFTER);
         let ended = loop {
             let state = self.conductor.lock();
             let ended = state.processes.get(&self.conductor.first).and_then(|first| first.ended.clone());
@@ -199,7 +203,11 @@ impl Life {
                 }
                 break None;
             }
-            let woken = self.wait(None, until);
+            let woken = self.wait(None, [until, balloon].into_iter().flatten().min());
+            if balloon.is_some_and(|at| Instant::now() >= at) {
+                balloon = None;
+                self.conductor.take_freed_memory();
+            }
             // A paused guest is told when it is resumed.
             if woken.jumped && self.member(|member| member.phase) != Some(Phase::Paused) {
                 self.conductor.tell(pause::set_clock());

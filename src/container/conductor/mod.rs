@@ -41,6 +41,7 @@ pub use shares::Shares;
 use crate::agent::{CallError, Conversation, Hear};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::machine::order::Failed;
+use crate::machine::slots::SlotError;
 use husk_protocol::{Answer, Call, ContainerKey, Exited, ProcessKey, Ready};
 use member::Member;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -62,6 +63,8 @@ pub trait Guest: Send + Sync {
     fn how_it_ended(&self) -> Option<String>;
     /// The last lines of its kernel, for people.
     fn last_words(&self) -> String;
+    /// Puts a balloon into a slot, by which it gives back what memory it frees: the slot, for its agent to look at.
+    fn plug_balloon(&self) -> Result<u32, SlotError>;
 }
 
 /// The conductor of a machine's containers.
@@ -207,6 +210,14 @@ impl Conductor {
                 tracing::debug!(%error, "the agent did not do what it was told");
             }
         });
+    }
+
+    /// From here on, memory that the guest frees is the host's again.
+    fn take_freed_memory(self: &Arc<Self>) {
+        match self.guest.plug_balloon() {
+            Ok(slot) => self.tell(Call::AttachDevice { slot }),
+            Err(error) => tracing::warn!(error = chain(&error), "memory that the guest frees stays with it"),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

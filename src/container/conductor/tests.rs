@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+/// The slot that a balloon gets.
+const BALLOON: u32 = 12;
 const SOON: Option<Duration> = Some(Duration::from_secs(5));
 
 /// A guest that does as it is told.
@@ -31,6 +33,8 @@ struct Machine {
     ended: Mutex<Option<String>>,
     pauses: AtomicUsize,
     runs: AtomicBool,
+    /// Slots that its agent was told to look at.
+    looked_at: Mutex<Vec<u32>>,
 }
 
 impl Machine {
@@ -56,6 +60,9 @@ impl Guest for Machine {
     }
     fn last_words(&self) -> String {
         "its kernel said last: Kernel panic - not syncing".to_owned()
+    }
+    fn plug_balloon(&self) -> Result<u32, SlotError> {
+        Ok(BALLOON)
     }
 }
 
@@ -134,6 +141,10 @@ impl Agent {
                     Answer::Done
                 }
                 Call::Processes { .. } => Answer::Processes(Vec::new()),
+                Call::AttachDevice { slot } => {
+                    self.guest.looked_at.lock().unwrap().push(slot);
+                    Answer::Done
+                }
                 _ => Answer::Done,
             };
             self.say(&FromAgent::Reply { id, outcome: Ok(answer) });
@@ -227,6 +238,7 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
         ended: Mutex::default(),
         pauses: AtomicUsize::new(0),
         runs: AtomicBool::new(true),
+        looked_at: Mutex::default(),
     });
     let (stdout, write) = std::io::pipe().unwrap();
     let offered =
@@ -569,6 +581,18 @@ fn a_paused_container_can_be_killed() {
     let stage = started(&["sleep"]);
     stage.ask(Command::Pause).unwrap();
     assert_eq!(stage.kill().unwrap(), Outcome::Done);
+    assert_eq!(stage.status(), 137);
+}
+
+#[test]
+fn what_a_container_frees_is_taken_back_once_it_has_lived_a_while() {
+    let stage = started(&["sleep"]);
+    let looked_at = || stage.guest.looked_at.lock().unwrap().clone();
+    assert!(looked_at().is_empty());
+    assert!(eventually(|| !looked_at().is_empty()));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(looked_at(), [BALLOON]);
+    stage.kill().unwrap();
     assert_eq!(stage.status(), 137);
 }
 

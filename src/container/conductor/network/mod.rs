@@ -85,7 +85,7 @@ impl Tuns {
         let ports = File::options().write(true).open("/proc/sys/net/ipv4/ip_local_port_range").ok();
         let others = usize::from(vcpus).clamp(1, MOST_PAIRS).saturating_sub(1);
         let mut tuns = Tuns { spare: Vec::new(), others, more: Vec::new(), missing: None, ports };
-        for _ in 0..crate::machine::spare::SPARE_SLOTS {
+        for _ in 0..crate::machine::spare::INTERFACE_SLOTS {
             match Tun::open() {
                 Ok(tun) => tuns.spare.push(tun),
                 Err(error) => {
@@ -380,7 +380,7 @@ enum NetworkError {
     /// Too many.
     #[error(
         "the interface {name} is one too many: a container has at most {most}",
-        most = crate::machine::spare::SPARE_SLOTS
+        most = crate::machine::spare::INTERFACE_SLOTS
     )]
     TooMany {
         /// The interface.
