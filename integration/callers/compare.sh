@@ -21,8 +21,9 @@ until_true() {
 plain_addresses() { sed -E 's/([0-9]+\.[0-9]+\.[0-9]+)\.[0-9]+/\1.x/g'; }
 
 # What exists: a run of a scenario must not add to it. Daemons may have opened what they need for their first container.
+# Podman's service keeps the monitor of a process that it ran for its caller five minutes longer, so that its status can be asked.
 census() {
-    ps -eo args= | grep -vE '^(ps|grep|sed|find|ls|bash|sleep|awk)( |$)|^\[' | sed -E 's/ +$//'
+    ps -eo args= | grep -vE 'conmon .* --exit-delay[ =]' | grep -vE '^(ps|grep|sed|find|ls|bash|sleep|awk)( |$)|^\[' | sed -E 's/ +$//'
     awk '{ print "mount " $5 }' /proc/self/mountinfo
     ls /sys/class/net | sed 's/^/link /'
     ls /run/netns 2>/dev/null | sed 's/^/namespace /'

@@ -34,6 +34,11 @@ compose_command() {
         until_true "test -S $W/podman.sock"
     fi
     DOCKER_HOST=unix://$W/podman.sock docker-compose --progress quiet "$@"
+    case " $* " in *" down "*) end_service ;; esac
+}
+end_service() {
+    [ ! -f "$work/service.pid" ] || kill "$(cat "$work/service.pid")"
+    rm -f "$work/service.pid"
 }
 sweep() {
     podman pod rm -fa -t 0
@@ -41,9 +46,9 @@ sweep() {
     podman network prune -f
     podman volume prune -f
     podman rmi -f $(podman images -q --filter 'reference=made*')
-    [ ! -f "$work/service.pid" ] || kill "$(cat "$work/service.pid")"
-    rm -f "$work/service.pid"
+    end_service
 }
+export -f end_service
 
 install "$husk" "$work/bin/husk"
 export CONTAINERS_CONF=$work/containers.conf CONTAINERS_STORAGE_CONF=$work/storage.conf
