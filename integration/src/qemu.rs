@@ -1,8 +1,9 @@
-//! QEMU's microvm on a bridge, with husk's kernel: what husk's network is compared with.
+//! QEMU's microvm with husk's kernel, memory and vcpu: what husk's start and its network are compared with.
 
 use crate::{bundle::Image, network::Bridge, traffic::PORT};
 use std::{
     fs,
+    io::{BufRead, BufReader},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -24,27 +25,10 @@ impl Qemu {
         let initrd = initrd(&directory, &bridge.ipv4(member));
         let tap = bridge.tap(member);
         let vhost = if vhost { "on" } else { "off" };
-        let child = Command::new("qemu-system-x86_64")
-            .args(["-M", "microvm,acpi=off,pit=on,pic=on,rtc=off,isa-serial=off,auto-kernel-cmdline=on"])
-            .args([
-                "-accel",
-                "kvm",
-                "-cpu",
-                "host",
-                "-m",
-                "512",
-                "-smp",
-                "1",
-                "-nodefaults",
-                "-no-user-config",
-            ])
-            .args(["-nographic", "-no-reboot", "-global", "virtio-mmio.force-legacy=false"])
-            .args(["-kernel", kernel, "-append", "quiet panic=-1 reboot=t"])
-            .arg("-initrd")
-            .arg(initrd)
+        let child = microvm(kernel, &initrd, "isa-serial=off", "")
+            .args(["-global", "virtio-mmio.force-legacy=false"])
             .args(["-netdev", &format!("tap,id=n,ifname={tap},script=no,downscript=no,vhost={vhost}")])
             .args(["-device", "virtio-net-device,netdev=n"])
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .expect("QEMU is there");
@@ -64,6 +48,38 @@ impl Drop for Qemu {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// How long QEMU takes until PID 1 of the same initial RAM file system says its first word on the console.
+pub fn to_first_line(kernel: &str, initrd: &str) -> Duration {
+    let started = Instant::now();
+    let mut child =
+        microvm(kernel, Path::new(initrd), "isa-serial=on", "earlyprintk=serial,ttyS0,115200,keep")
+            .args(["-serial", "stdio"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("QEMU is there");
+    let lines = BufReader::new(child.stdout.take().expect("piped"));
+    let seen = lines.lines().map_while(Result::ok).any(|line| line.contains("husk-agent"));
+    let taken = started.elapsed();
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(seen, "QEMU ended before the agent spoke");
+    taken
+}
+
+fn microvm(kernel: &str, initrd: &Path, serial: &str, words: &str) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(["-M", &format!("microvm,acpi=off,pit=on,pic=on,rtc=off,{serial},auto-kernel-cmdline=on")])
+        .args(
+            "-accel kvm -cpu host -m 512 -smp 1 -nodefaults -no-user-config -nographic -no-reboot".split(' '),
+        )
+        .args(["-append", &format!("quiet {words} panic=-1 reboot=t"), "-kernel", kernel, "-initrd"])
+        .arg(initrd)
+        .stdin(Stdio::null());
+    command
 }
 
 /// busybox, this program, and the word which of them to start.

@@ -8,14 +8,13 @@
 use husk_integration::{
     bundle::{Bundle, Image},
     network::Bridge,
-    qemu::Qemu,
+    qemu::{self, Qemu},
     running::Running,
     runtime::{Runtime, run},
     scenario::fresh_id,
     traffic::{self, Amount, Taken},
 };
 use std::{
-    io::{BufRead, BufReader},
     process::{Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -62,7 +61,7 @@ fn runs(rounds: usize, kernel: &str, initrd: &str) {
                 samples.push(taken);
             }
         }
-        let taken = qemu_to_first_line(kernel, initrd);
+        let taken = qemu::to_first_line(kernel, initrd);
         if round > 0 {
             samples.last_mut().expect("four").push(taken);
         }
@@ -276,41 +275,6 @@ fn time(command: Command) -> Duration {
     let started = Instant::now();
     run(command).ok();
     started.elapsed()
-}
-
-/// QEMU's microvm with the same kernel, initial RAM file system, memory and vcpu, until PID 1 says its first word on the
-/// console.
-fn qemu_to_first_line(kernel: &str, initrd: &str) -> Duration {
-    let started = Instant::now();
-    let mut child = Command::new("qemu-system-x86_64")
-        .args(["-M", "microvm,acpi=off,pit=on,pic=on,rtc=off,isa-serial=on,auto-kernel-cmdline=on"])
-        .args([
-            "-accel",
-            "kvm",
-            "-cpu",
-            "host",
-            "-m",
-            "512",
-            "-smp",
-            "1",
-            "-nodefaults",
-            "-no-user-config",
-            "-nographic",
-        ])
-        .args(["-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-no-reboot"])
-        .args(["-append", "quiet earlyprintk=serial,ttyS0,115200,keep panic=-1 reboot=t"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("QEMU is there");
-    let lines = BufReader::new(child.stdout.take().expect("piped"));
-    let seen = lines.lines().map_while(Result::ok).any(|line| line.contains("husk-agent"));
-    let taken = started.elapsed();
-    let _ = child.kill();
-    let _ = child.wait();
-    assert!(seen, "QEMU ended before the agent spoke");
-    taken
 }
 
 /// Prints medians, spreads and ratios; `reference` is the row that counts as 1.
