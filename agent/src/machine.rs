@@ -5,7 +5,7 @@
 
 use crate::child::{device, text};
 use crate::sys::{self, file, mount as kernel};
-use husk_protocol::{Device, DeviceKind, ROOT_TAG, SHARE_TAG};
+use husk_protocol::{ROOT_TAG, SHARE_TAG};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -93,16 +93,7 @@ impl Machine for Guest {
         // Its major number is the next free one when the driver starts.
         let devices = std::fs::read_to_string("/proc/devices").ok()?;
         let major = devices.lines().find_map(|line| line.trim().strip_suffix(" ptp"))?.parse().ok()?;
-        let node = Device {
-            path: String::new(),
-            kind: DeviceKind::Character,
-            major,
-            minor: 0,
-            mode: 0o600,
-            uid: 0,
-            gid: 0,
-        };
-        device::mknod(file::here(), c"/dev/ptp0", &node).ok()?;
+        device::mknod(file::here(), c"/dev/ptp0", &device::character("/dev/ptp0", major, 0, 0o600)).ok()?;
         file::open_at(file::here(), c"/dev/ptp0", libc::O_RDONLY, 0, 0).ok()
     }
 

@@ -10,7 +10,7 @@ use crate::child::text;
 use crate::control::Control;
 use crate::machine::{CGROUPS, Machine};
 use crate::sys::{self, file, mount as kernel, privilege, process};
-use husk_protocol::{Device, DeviceKind, FromAgent, Ready, VERSION};
+use husk_protocol::{FromAgent, Ready, VERSION};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot, mkdir, unlink};
@@ -119,16 +119,7 @@ fn leave_initramfs() -> sys::Result<()> {
         mkdir(directory, Mode::from_bits_truncate(0o755))?;
     }
     for (path, major, minor) in NODES {
-        let node = Device {
-            path: String::new(),
-            kind: DeviceKind::Character,
-            major,
-            minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        };
-        device::mknod(file::here(), &text(path)?, &node)?;
+        device::mknod(file::here(), &text(path)?, &device::character(path, major, minor, 0o666))?;
     }
     Ok(())
 }

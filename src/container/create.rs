@@ -122,8 +122,7 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     (state.pid, state.start_time) = (machine.pid, machine.start_time);
     if let Some(place) = &place {
         place.take_in(machine.pid, &decision.cgroup.files, &mut undo)?;
-        let home = place.home();
-        (state.cgroup, state.unit) = (Some(home.directory().to_owned()), home.unit().map(str::to_owned));
+        state.live_in(&place.home());
     }
     give_order(&mut machine, &directory, &order, request, &terminal)?;
     state.write(&directory)?;

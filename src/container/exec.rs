@@ -89,7 +89,7 @@ impl Container {
             cgroup: self.state.cgroup.clone().filter(|_| request.detach),
         };
         if request.detach {
-            self.exec_detached(request, &order, &terminal)
+            self.exec_detached(request, order, &terminal)
         } else {
             self.exec_attached(request, order, &terminal)
         }
@@ -127,7 +127,7 @@ impl Container {
     fn exec_detached(
         &self,
         request: &Request<'_>,
-        order: &ExecOrder,
+        order: ExecOrder,
         terminal: &Terminal,
     ) -> Result<u8, ContainerError> {
         let pid = stand_in::spawn(order, terminal.descriptor())?;

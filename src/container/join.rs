@@ -159,8 +159,7 @@ impl Candidate<'_> {
         (state.pid, state.start_time) = (process.pid, process.start_time);
         if let Some(place) = &place {
             place.take_in(process.pid, &self.decision.cgroup.files, undo)?;
-            let home = place.home();
-            (state.cgroup, state.unit) = (Some(home.directory().to_owned()), home.unit().map(str::to_owned));
+            state.live_in(&place.home());
         }
         let order = StandInOrder::Join(JoinOrder {
             id: state.id.clone(),

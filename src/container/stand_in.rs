@@ -125,13 +125,13 @@ impl Kind for StandInError {
 
 /// Starts a detached stand-in and waits until its process runs inside. Returns the stand-in's pid; it is our child and
 /// becomes our parent's when we end. The process gets our 0, 1 and 2, or `terminal` (the slave of a pair).
-pub fn spawn(order: &ExecOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u32, StandInError> {
+pub fn spawn(order: ExecOrder, terminal: Option<BorrowedFd<'_>>) -> Result<u32, StandInError> {
     let host = |what| move |source| StandInError::Host { what, source };
     let (ours, theirs) = UnixStream::pair().map_err(host("make a socket pair"))?;
     let mut child = spawn::husk(Path::new(spawn::THIS), VERB, theirs.into(), terminal.is_none())
         .map_err(host("start a process to stand for the new one"))?;
     let descriptors: Vec<BorrowedFd<'_>> = terminal.into_iter().collect();
-    let report = wire::send_frame(&ours, &StandInOrder::Exec(order.clone()), &descriptors)
+    let report = wire::send_frame(&ours, &StandInOrder::Exec(order), &descriptors)
         .and_then(|()| wire::receive_frame::<StandInReport>(&ours, None).map(|(report, _)| report));
     let failed = match report {
         Ok(StandInReport::Running) => return Ok(child.id()),

@@ -185,6 +185,11 @@ impl State {
         Ok(state)
     }
 
+    /// Notes the group on the host that its machine has been put into.
+    pub fn live_in(&mut self, home: &Home) {
+        (self.cgroup, self.unit) = (Some(home.directory().to_owned()), home.unit().map(str::to_owned));
+    }
+
     /// The machine's group on the host, if it has one.
     pub fn home(&self) -> Option<Home> {
         self.cgroup.as_deref().map(|group| Home::known(group, self.unit.as_deref()))

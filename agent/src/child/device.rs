@@ -65,15 +65,7 @@ pub fn make(root: &Root, devices: &[Device], container: u32, bind: bool) -> Resu
         if devices.iter().any(|device| device.path == default.path) {
             continue;
         }
-        let device = Device {
-            path: default.path.to_owned(),
-            kind: DeviceKind::Character,
-            major: default.major,
-            minor: default.minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        };
+        let device = character(default.path, default.major, default.minor, 0o666);
         node(root, &device, bind.then(|| default.path.to_owned()))?;
     }
     for (number, device) in devices.iter().enumerate() {
@@ -116,6 +108,11 @@ fn make_node(root: &Root, device: &Device) -> sys::Result<()> {
     let (owner, group) = (Some(device.uid.into()), Some(device.gid.into()));
     fchownat(&parent, name.as_c_str(), owner, group, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(())
+}
+
+/// A character device of root's.
+pub fn character(path: &str, major: u32, minor: u32, mode: u32) -> Device {
+    Device { path: path.to_owned(), kind: DeviceKind::Character, major, minor, mode, uid: 0, gid: 0 }
 }
 
 /// Makes a node. Of the caller's umask nothing is left in it: the agent's children run with none.

@@ -13,13 +13,13 @@
 //! SIGKILL needs the guest here: a machine cannot take one container from a kernel that does not help. One that does not
 //! within [`deadline::KILL_JOINED`] is broken, or another's by now, and the machine ends, with all that is in it.
 
-use super::member::Member;
+use super::member::{Member, start_within};
 use super::shares::Taken;
 use super::streams::Offered;
 use super::{Conductor, deadline, failed, refused, wake};
 use crate::agent::CallError;
-use crate::config::hook;
 use crate::error::{ErrorKind, chain};
+use crate::host::deadline::poll_timeout;
 use crate::machine::control::server::Caller;
 use crate::machine::control::{Command, Outcome, Phase};
 use crate::machine::order::{Failed, Joining};
@@ -111,8 +111,6 @@ impl Conductor {
         container: &Container,
         woken: &Arc<EventFd>,
     ) -> Result<(ContainerKey, ProcessKey), Failed> {
-        let hooks = container.start_hooks.hooks.iter().map(|hook| hook.timeout.map(Duration::from_millis));
-        let hooks = hook::patience(hooks).unwrap_or(deadline::HOOK);
         let mut state = self.lock();
         let making = state.member(self.container).map_or(true, |first| first.phase == Phase::Creating);
         if making || state.silence.is_some() || state.has_ended(self.container) {
@@ -134,7 +132,7 @@ impl Conductor {
         let key = ContainerKey(state.next_container);
         state.next_container = state.next_container.saturating_add(1);
         let first = state.watch_another(woken);
-        let mut member = Member::new(first, deadline::EXECUTE.saturating_add(hooks));
+        let mut member = Member::new(first, start_within(container));
         member.memory = limit;
         state.members.insert(key, member);
         Ok((key, first))
@@ -180,15 +178,10 @@ impl Conductor {
 
     /// Waits for its end, or a word of its caller's.
     fn await_news(&self, joined: &Joined, caller: Option<&Caller>, until: Option<Instant>) {
-        let timeout = match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            None => PollTimeout::NONE,
-            Some(left) => PollTimeout::try_from(left.saturating_add(Duration::from_micros(999)))
-                .unwrap_or(PollTimeout::MAX),
-        };
         let mut ready = vec![PollFd::new(joined.woken.as_fd(), PollFlags::POLLIN)];
         ready.extend(caller.map(|caller| PollFd::new(caller.as_fd(), PollFlags::POLLIN)));
         // It fails for a signal only, and those are blocked.
-        let _ = poll(&mut ready, timeout);
+        let _ = poll(&mut ready, poll_timeout(until));
     }
 
     /// Does what its caller says. False: the caller has left.

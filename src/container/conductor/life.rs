@@ -8,13 +8,13 @@
 //! ```
 //! It never waits for anything alone: signals, the parent, the guest's end and the agent are all watched at once.
 
-use super::member::Member;
+use super::member::{Member, start_within};
 use super::streams::Offered;
 use super::{Conductor, deadline, failed, pause, raise, refused};
 use crate::agent::CallError;
-use crate::config::hook;
 use crate::error::ErrorKind;
 use crate::host::clock::Jumps;
+use crate::host::deadline::poll_timeout;
 use crate::machine::control::Phase;
 use crate::machine::order::{self, Failed, Report};
 use crate::process::exit::{GUEST_LOST, KILLED};
@@ -74,9 +74,7 @@ impl Life {
         self.await_agent(parent, since, timeout)?;
         tracing::debug!(milliseconds = elapsed(since), "the agent is up, and the parent's hooks have run");
         container.process.stdio = self.offered.stdio.clone();
-        let hooks = container.start_hooks.hooks.iter().map(|hook| hook.timeout.map(Duration::from_millis));
-        let hooks = hook::patience(hooks).unwrap_or(deadline::HOOK);
-        self.member(|member| member.start_within = deadline::EXECUTE.saturating_add(hooks));
+        self.member(|member| member.start_within = start_within(&container));
 
         // Kernel parameters of an interface are set when the container is made.
         self.conductor.settle_network()?;
@@ -312,12 +310,6 @@ impl Life {
 
     /// Waits for anything that concerns this thread.
     fn wait(&self, parent: Option<&UnixStream>, until: Option<Instant>) -> Woken {
-        let timeout = match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            None => PollTimeout::NONE,
-            // Rounded up, so that the last fraction of a millisecond is not spun away.
-            Some(left) => PollTimeout::try_from(left.saturating_add(Duration::from_micros(999)))
-                .unwrap_or(PollTimeout::MAX),
-        };
         let mut watched = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.conductor.attention.as_fd(), PollFlags::POLLIN),
@@ -326,7 +318,7 @@ impl Life {
         ];
         watched.extend(parent.map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
         // It fails for a signal only, and those are blocked.
-        let _ = poll(&mut watched, timeout);
+        let _ = poll(&mut watched, poll_timeout(until));
         let parent = parent.is_some() && watched.last().and_then(PollFd::any).unwrap_or(false);
         let _ = self.conductor.attention.read();
         Woken {

@@ -4,11 +4,12 @@
 //! the conductor's to give, and none is given twice: what a guest or a caller says of a number that is not known, or
 //! not known any more, concerns nobody.
 
-use super::{State, raise, refused};
+use super::{State, deadline, raise, refused};
+use crate::config::hook;
 use crate::error::ErrorKind;
 use crate::machine::control::Phase;
 use crate::machine::order::Failed;
-use husk_protocol::{ContainerKey, ProcessKey};
+use husk_protocol::{Container, ContainerKey, ProcessKey};
 use nix::sys::eventfd::EventFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -75,6 +76,12 @@ impl State {
         };
         self.ending.is_some() || self.members.get(&key).is_none_or(ended)
     }
+}
+
+/// How long `Start` of this container may take, with the hooks that run then.
+pub(super) fn start_within(container: &Container) -> Duration {
+    let hooks = container.start_hooks.hooks.iter().map(|hook| hook.timeout.map(Duration::from_millis));
+    deadline::EXECUTE.saturating_add(hook::patience(hooks).unwrap_or(deadline::HOOK))
 }
 
 fn gone() -> Failed {

@@ -6,9 +6,10 @@
 //! was stopped half-way must not hold a thread of the machine for ever.
 
 use crate::error::{ErrorKind, Kind};
+use crate::host::deadline::poll_timeout;
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{IoSlice, IoSliceMut};
@@ -193,19 +194,10 @@ fn retry(socket: impl AsFd, error: Errno, deadline: Option<Instant>) -> Result<(
 /// Waits until the socket is ready for `events` (or broken: the next call says how).
 fn wait(socket: impl AsFd, events: PollFlags, deadline: Option<Instant>) -> Result<(), WireError> {
     loop {
-        let timeout = match deadline {
-            None => PollTimeout::NONE,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(WireError::TimedOut);
-                }
-                // Rounded up, so that a last fraction of a millisecond is slept and not spun.
-                PollTimeout::try_from(left.saturating_add(Duration::from_micros(999)))
-                    .unwrap_or(PollTimeout::MAX)
-            }
-        };
-        match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(WireError::TimedOut);
+        }
+        match poll(&mut [PollFd::new(socket.as_fd(), events)], poll_timeout(deadline)) {
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
             Err(error) => return Err(host("wait for a message", error)),
