@@ -37,9 +37,6 @@ use std::time::{Duration, Instant};
 
 /// The loopback's number in every namespace.
 const LOOPBACK: u32 = 1;
-/// How many of the kernel's last lines a message shows, and among how many a panic is looked for.
-const LINES_SHOWN: usize = 5;
-const LINES_SEARCHED: usize = 100;
 
 /// Runs it. To be called before anything else in the process opens a descriptor, blocks a signal or makes a thread.
 pub fn run() -> ExitCode {
@@ -257,26 +254,12 @@ impl Guest for Inside {
     }
 
     fn last_words(&self) -> String {
-        let lines = self.kernel_log.tail(LINES_SEARCHED);
-        match telling(&lines).as_slice() {
-            [] => "its kernel has not said a word".to_owned(),
-            lines => format!("its kernel said last: {}", lines.join(" | ")),
-        }
+        self.kernel_log.last_words()
     }
 
     fn plug_balloon(&self) -> Result<u32, SlotError> {
         self.spares.plug(Box::new(Balloon::new()))
     }
-}
-
-/// The lines that tell most: those up to a panic's reason, which a trace follows, or else the last.
-fn telling(lines: &str) -> Vec<&str> {
-    let lines: Vec<&str> = lines.lines().collect();
-    let end = lines
-        .iter()
-        .rposition(|line| line.contains("Kernel panic"))
-        .map_or(lines.len(), |at| at.saturating_add(1));
-    lines.get(end.saturating_sub(LINES_SHOWN)..end).unwrap_or_default().to_vec()
 }
 
 fn failed(kind: ErrorKind, message: String) -> Failed {
@@ -296,17 +279,4 @@ fn of<E: Kind>(error: &E) -> Failed {
 /// The host did not let us do something.
 fn host(attempt: &str, error: &dyn std::error::Error) -> Failed {
     failed(ErrorKind::Host, format!("cannot {attempt}: {}", chain(error)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panics_reason_is_shown_and_not_the_end_of_its_trace() {
-        let trace = "a\nKernel panic - not syncing: no init found\nCall Trace:\n b\n c\n d\n e\n f";
-        assert_eq!(telling(trace), ["a", "Kernel panic - not syncing: no init found"]);
-        assert_eq!(telling("1\n2\n3\n4\n5\n6"), ["2", "3", "4", "5", "6"]);
-        assert!(telling("").is_empty());
-    }
 }

@@ -12,9 +12,6 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How many of the kernel's last lines a message shows.
-const LAST_LINES: usize = 5;
-
 /// Finds what a guest would boot from, and says where it is.
 pub fn parts(config: &MachineConfig) -> Result<(Parts, String), String> {
     let parts = Parts::find(config).map_err(|error| crate::error::chain(&error))?;
@@ -46,19 +43,9 @@ pub fn boot(config: &MachineConfig, parts: &Parts, limit: Duration) -> Result<Du
         Ok(version) => Err(format!("the agent speaks version {version} of the protocol, husk {VERSION}")),
         Err(why) => {
             let end = running.ended().map(|end| format!(" ({end})")).unwrap_or_default();
-            let last = readable(&kernel_log.tail(LAST_LINES));
-            let last = match last.trim() {
-                "" => "its kernel has not said a word".to_owned(),
-                lines => format!("its kernel said last: {}", lines.replace('\n', " | ")),
-            };
-            Err(format!("{why}{end}; {last}"))
+            Err(format!("{why}{end}; {}", kernel_log.last_words()))
         }
     }
-}
-
-/// What a guest that went astray left in its log need not be text.
-fn readable(text: &str) -> String {
-    text.chars().filter(|letter| *letter == '\n' || letter.is_ascii_graphic() || *letter == ' ').collect()
 }
 
 /// Waits for the agent's first message. Its version of the protocol.

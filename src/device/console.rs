@@ -94,6 +94,15 @@ impl KernelLog {
         last.join("\n")
     }
 
+    /// The lines that tell why it ended, as one: those of the first fault if it panicked, or else its last ones.
+    pub fn last_words(&self) -> String {
+        let lines = self.tail(LINES_SEARCHED);
+        match telling(&lines).as_slice() {
+            [] => "its kernel has not said a word".to_owned(),
+            lines => format!("its kernel said last: {}", lines.join(" | ")),
+        }
+    }
+
     /// Waits until more than `seen` bytes were said, or the deadline; how many were said.
     pub fn wait(&self, seen: u64, deadline: Instant) -> u64 {
         let mut said = self.lock();
@@ -128,6 +137,39 @@ impl KernelLog {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// What a fault says of its cause and its place comes first of many lines, and its registers and a trace follow; what
+/// the panic says that comes of it is less than that.
+fn telling(lines: &str) -> Vec<&str> {
+    let lines: Vec<&str> = lines.lines().filter(|line| !line.is_empty()).collect();
+    let end = lines.iter().rposition(|line| line.contains("Kernel panic"));
+    let end = end.map_or(lines.len(), |at| at.saturating_add(1));
+    let lines = lines.get(..end).unwrap_or_default();
+    let Some(cause) = lines.iter().position(|line| CAUSES.iter().any(|cause| line.contains(cause))) else {
+        return lines.get(end.saturating_sub(LINES_SHOWN)..).unwrap_or_default().to_vec();
+    };
+    let (panic, fault) = lines.split_last().unzip();
+    let fault = fault.and_then(|fault: &[&str]| fault.get(cause..)).unwrap_or_default();
+    let mut shown: Vec<&str> =
+        fault.iter().copied().filter(|line| is_place(line)).take(FAULT_SHOWN).collect();
+    shown.extend(panic);
+    shown
+}
+
+/// Whether a line of a fault says why or where, and not what the registers held.
+fn is_place(line: &str) -> bool {
+    // A trace's guesses have a question mark.
+    CAUSES.iter().any(|cause| line.contains(cause)) || (line.contains("+0x") && !line.contains(" ? "))
+}
+
+/// What Linux says first of a fault of its own (arch/x86/mm/fault.c, arch/x86/kernel/{dumpstack,traps}.c).
+const CAUSES: [&str; 6] =
+    ["BUG:", "#PF:", "Oops:", "kernel BUG at", "general protection fault", "double fault"];
+/// How much of the end of the log is searched, and shown if no fault is found.
+const LINES_SEARCHED: usize = 200;
+const LINES_SHOWN: usize = 5;
+/// Lines of a fault.
+const FAULT_SHOWN: usize = 12;
 
 /// Neither a control character nor one that changes the direction of the text around it.
 fn is_printable(c: char) -> bool {
@@ -181,6 +223,33 @@ mod tests {
         assert_eq!(log.tail(2), "two\nKernel panic - not syncing");
         assert_eq!(log.tail(0), "");
         assert_eq!(log.tail(100), "one\ntwo\nKernel panic - not syncing");
+    }
+
+    #[test]
+    fn a_panics_reason_is_shown_and_not_the_end_of_its_trace() {
+        let trace = "a\nKernel panic - not syncing: no init found\nCall Trace:\n b\n c\n d\n e\n f";
+        assert_eq!(telling(trace), ["a", "Kernel panic - not syncing: no init found"]);
+        assert_eq!(telling("1\n2\n3\n4\n5\n6"), ["2", "3", "4", "5", "6"]);
+        assert!(telling("").is_empty());
+    }
+
+    /// Seen with registers and a trace between them that filled what was shown.
+    #[test]
+    fn of_a_fault_its_cause_and_its_place_are_shown() {
+        let fault = "Linux version\nBUG: unable to handle page fault for address: ffff888002000000\n\
+            #PF: supervisor write access in kernel mode\nPGD 2e01067\nRIP: 0010:clear_page_erms+0x7/0x10\n\
+            RAX: 0 RBX: 0\nCall Trace:\n <TASK>\n ? show_regs+0x1/0x2\n get_page+0x10/0x20\n </TASK>\n\
+            CR2: ffff888002000000 CR3: 0000000001c18000\nKernel panic - not syncing: Attempted to kill the idle task!";
+        let place = [
+            "BUG: unable to handle page fault for address: ffff888002000000",
+            "#PF: supervisor write access in kernel mode",
+            "RIP: 0010:clear_page_erms+0x7/0x10",
+            " get_page+0x10/0x20",
+            "Kernel panic - not syncing: Attempted to kill the idle task!",
+        ];
+        assert_eq!(telling(fault), place);
+        let long = format!("BUG: one\n{}Kernel panic", "a+0x1/0x2\n".repeat(100));
+        assert_eq!(telling(&long).len(), FAULT_SHOWN + 1);
     }
 
     #[test]
