@@ -16,6 +16,7 @@ use crate::error::{ErrorKind, Kind, chain};
 use crate::machine::control::client::ClientError;
 use crate::machine::control::wire::{self, WireError};
 use crate::machine::control::{Address, Command, Outcome};
+use crate::machine::jail::{self, JailError};
 use crate::machine::order::{self, Failed, Joining, Report};
 use crate::process::signal::{SignalError, Signals};
 use crate::process::stdio::{StdioError, replace_own_with_null};
@@ -101,6 +102,9 @@ pub enum StandInError {
     /// The standard descriptors.
     #[error(transparent)]
     Stdio(#[from] StdioError),
+    /// The way out of the host's files.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// The host.
     #[error("cannot {what}")]
     Host {
@@ -229,6 +233,7 @@ fn stand_for_container(
     }
     let (execution, number) = Execution::join(&order.control, order.joining, &descriptors)?;
     replace_own_with_null()?;
+    jail::leave_all()?;
     order::send_report(parent, &Report::Joined(number)).map_err(StandInError::Lost)?;
     Ok((execution, terminal.filter(|_| controls)))
 }

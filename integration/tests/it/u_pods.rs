@@ -73,6 +73,9 @@ fn a_verb_is_for_the_container_that_it_names() {
         assert!(pids[0] != pids[1] && pids[1] != pids[2] && pids[0] != pids[2], "{pids:?}");
         let network = |pid| fs::read_link(format!("/proc/{pid}/ns/net")).expect("a process");
         assert_eq!(network(first.pid()), network(pod.pid()), "its process is in the pod's network namespace");
+        // Callers enter the mounts of a container's process and write there, as root.
+        let root = fs::read_dir(format!("/proc/{}/root", first.pid())).expect("a process");
+        assert_eq!(root.count(), 0, "of the host's files its process has none");
 
         let listed: serde_json::Value =
             serde_json::from_str(&Runtime::Husk.call(["list", "--format", "json"]).ok().stdout)
