@@ -68,6 +68,9 @@ impl Shared {
     }
 }
 
+/// How long a call to the host may stay unanswered, in seconds.
+const CONNECT_TIMEOUT_S: i64 = 3600;
+
 /// A husk guest: vsock and virtio-fs.
 pub struct Guest;
 
@@ -75,6 +78,8 @@ impl Machine for Guest {
     fn connect(&self, port: u32) -> sys::Result<OwnedFd> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Vsock, SockType::Stream, flags, None)?;
+        // A template is saved with the call unanswered, and time goes by until that is done.
+        file::set_connect_timeout(&socket, CONNECT_TIMEOUT_S)?;
         match connect(socket.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_HOST, port)) {
             Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
             Err(error) => Err(error.into()),

@@ -98,6 +98,11 @@ pub enum Call {
         /// The vsock port.
         port: u32,
     },
+    /// Gives the kernel's random number generator a secret of its own: the first word to a guest that is a copy of another.
+    Renew {
+        /// The secret.
+        seed: [u8; 32],
+    },
     /// Sets the wall clock to the host's: before a container begins, after a pause or a restore, and when the host's own
     /// was set.
     SetClock {

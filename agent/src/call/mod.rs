@@ -13,6 +13,7 @@ pub mod memory;
 mod network;
 mod processes;
 mod relay;
+mod renew;
 mod resize;
 mod signal;
 mod start;
@@ -42,6 +43,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
         Call::ServeNames { port } => network::serve_names(agent, port),
         Call::Relay { port } => relay::call(agent, port),
+        Call::Renew { seed } => renew::call(&seed),
         Call::SetClock { nanoseconds } => clock::call(agent, nanoseconds),
     };
     match answer {

@@ -73,3 +73,22 @@ pub fn readable_bytes(pipe: impl AsFd) -> Result<u64> {
     }))?;
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
+/// How long a vsock connection of ours may take to come about, in seconds.
+pub fn set_connect_timeout(socket: impl AsFd, seconds: i64) -> Result<()> {
+    let time = libc::timeval { tv_sec: seconds, tv_usec: 0 };
+    let length = libc::socklen_t::try_from(size_of_val(&time)).unwrap_or(0);
+    // SAFETY: the option is a timeval, which lives across the call.
+    returned(libc::c_long::from(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::AF_VSOCK,
+            SO_VM_SOCKETS_CONNECT_TIMEOUT,
+            (&raw const time).cast(),
+            length,
+        )
+    }))
+    .map(drop)
+}
+
+/// linux/vm_sockets.h, in the form that a 64-bit time has always had; libc lacks it.
+const SO_VM_SOCKETS_CONNECT_TIMEOUT: libc::c_int = 6;

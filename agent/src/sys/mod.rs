@@ -15,6 +15,7 @@ pub mod message;
 pub mod mount;
 pub mod privilege;
 pub mod process;
+pub mod random;
 pub mod terminal;
 
 pub use error::{Error, Result};
