@@ -38,6 +38,7 @@ fn run() -> Result<Ended, Box<dyn Error>> {
         vcpus: next("1").parse()?,
         command_line: String::new(),
         boot_timeout_ms: 0,
+        templates: None,
     };
     let root = next("");
     let embedded = |path: &PathBuf| path.as_os_str() == "-";

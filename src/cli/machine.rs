@@ -17,9 +17,10 @@ use crate::host::clock::Jumps;
 use crate::host::netlink::Netlink;
 use crate::host::{capability, tap};
 use crate::machine::control::{server, wire::WireError};
-use crate::machine::order::{self, Descriptor, Failed, NetworkNamespace, Order, Report};
+use crate::machine::order::{self, Descriptor, Failed, MachineConfig, NetworkNamespace, Order, Report};
 use crate::machine::slots::SlotError;
-use crate::machine::{Jail, Machine, Parts, Running, Spares};
+use crate::machine::template::{Template, Unfit};
+use crate::machine::{Jail, Machine, Parts, Running, Spares, seed};
 use crate::process::signal::Signals;
 use crate::process::stdio::{self, Descriptors};
 use crate::process::{self, log, terminal};
@@ -121,7 +122,7 @@ impl Prepared {
         let mut jail = Jail::build().map_err(|error| of(&error))?;
         let parts =
             Parts::find(&order.machine).map_err(|error| because(ErrorKind::InvalidArgument, &error))?;
-        let machine = Machine::assemble(&order.machine, &parts).map_err(|error| of(&error))?;
+        let (machine, renewal) = machine(&order.machine, &parts)?;
         jail.attach_all(&order.exports, &machine.root_exports(), &machine.share_exports())
             .map_err(|error| of(&error))?;
 
@@ -163,9 +164,27 @@ impl Prepared {
 
         let life = Life { conductor, signals, terminal, offered, jumps };
         let timeout = Duration::from_millis(order.machine.boot_timeout_ms);
-        life.create(parent, Boot { container: order.container, since, timeout })?;
+        life.create(parent, Boot { container: order.container, since, timeout, renewal })?;
         Ok(life)
     }
+}
+
+/// A machine that is a copy of a template, with a secret for it, where there is one that fits; or else one that boots.
+fn machine(config: &MachineConfig, parts: &Parts) -> Result<(Machine, Option<[u8; 32]>), Failed> {
+    if let Some(directory) = &config.templates {
+        let unfit = match Template::find(directory, config, parts) {
+            Ok(template) => match Machine::copy(config, &template).map_err(|error| of(&error))? {
+                Ok(machine) => return Ok((machine, Some(seed::draw().map_err(|error| of(&error))?))),
+                Err(unfit) => unfit,
+            },
+            Err(unfit) => unfit,
+        };
+        match unfit {
+            Unfit::Missing => tracing::debug!("a cold start: {unfit}"),
+            unfit => tracing::warn!("a cold start, although there is a template: {}", chain(&unfit)),
+        }
+    }
+    Ok((Machine::assemble(config, parts).map_err(|error| of(&error))?, None))
 }
 
 /// The descriptors that came with an order.

@@ -29,6 +29,7 @@ mod spec;
 pub mod stand_in;
 mod start;
 mod state;
+mod template;
 mod update;
 mod usage;
 mod version;
@@ -82,6 +83,7 @@ enum Verb {
     Spec(spec::Spec),
     Start(start::Start),
     State(state::State),
+    Template(template::Template),
     Update(update::Update),
 }
 
@@ -181,6 +183,7 @@ fn act() -> Result<u8, CliError> {
         Verb::Spec(verb) => verb.act(),
         Verb::Start(verb) => verb.act(&context),
         Verb::State(verb) => verb.act(&context),
+        Verb::Template(verb) => verb.act(&context),
         Verb::Update(verb) => verb.act(&context),
     }
 }

@@ -22,7 +22,7 @@ pub struct Spec {
 }
 
 /// runc's, with the host name husk.
-const EXAMPLE: &str = include_str!("spec.json");
+pub(super) const EXAMPLE: &str = include_str!("spec.json");
 /// What of it a user other than root cannot have.
 const LIMITS: &str = include_str!("spec-limits.json");
 

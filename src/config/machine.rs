@@ -1,7 +1,7 @@
 //! The machine: how many vcpus and how much memory it gets, and what it boots.
 
 use super::annotation::Wishes;
-use super::operator::{LEAST_MEMORY_MIB, MOST_VCPUS, Operator};
+use super::operator::{LEAST_MEMORY_MIB, MOST_VCPUS, Operator, Templates};
 use super::pod::Announced;
 use super::resources::Limits;
 use crate::machine::order::MachineConfig;
@@ -35,6 +35,7 @@ pub fn decide(
         initrd: machine.initrd.clone(),
         command_line: machine.kernel_command_line.clone(),
         boot_timeout_ms: machine.boot_timeout_ms,
+        templates: (machine.templates == Templates::Use).then(|| machine.template_directory.clone()),
     }
 }
 

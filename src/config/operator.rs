@@ -36,6 +36,10 @@ pub struct Machine {
     pub kernel_command_line: String,
     /// How long a guest may take to its agent's first message.
     pub boot_timeout_ms: u64,
+    /// Whether starts are made from templates.
+    pub templates: Templates,
+    /// Where those are.
+    pub template_directory: PathBuf,
     /// Vcpus of a container without a cpu limit.
     pub vcpus: u8,
     /// The most vcpus of any container.
@@ -68,6 +72,17 @@ pub struct Container {
     pub security_labels: SecurityLabels,
 }
 
+/// Whether starts are made from templates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Templates {
+    /// Every start is a cold one.
+    Never,
+    /// Where there is one that fits.
+    #[default]
+    Use,
+}
+
 /// What becomes of labels for security modules that the guest kernel does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +101,8 @@ impl Default for Machine {
             initrd: None,
             kernel_command_line: String::new(),
             boot_timeout_ms: 20_000,
+            templates: Templates::default(),
+            template_directory: PathBuf::from("/var/cache/husk/templates"),
             vcpus: 1,
             max_vcpus: MOST_VCPUS,
             memory_mib: 512,
@@ -134,7 +151,12 @@ impl Operator {
         if machine.boot_timeout_ms == 0 {
             return Err(invalid("machine.boot_timeout_ms", "must be above 0"));
         }
-        for (name, path) in [("machine.kernel", &machine.kernel), ("machine.initrd", &machine.initrd)] {
+        let directory = Some(machine.template_directory.clone());
+        for (name, path) in [
+            ("machine.kernel", &machine.kernel),
+            ("machine.initrd", &machine.initrd),
+            ("machine.template_directory", &directory),
+        ] {
             if path.as_ref().is_some_and(|path| path.is_relative()) {
                 return Err(invalid(name, "must be an absolute path"));
             }

@@ -37,6 +37,7 @@ pub mod operator;
 pub mod pid_file;
 pub mod placement;
 pub mod probe;
+mod rehearsal;
 pub mod run;
 #[cfg_attr(test, allow(unsafe_code))] // its tests start it as a process
 pub mod stand_in;
@@ -44,6 +45,7 @@ pub mod start;
 pub mod state;
 pub mod status;
 pub mod store;
+pub mod template;
 pub mod undo;
 pub mod update;
 

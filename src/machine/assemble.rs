@@ -1,5 +1,8 @@
 //! Puts a machine together. Everything that can fail for want of something on the host fails here, before a thread
 //! exists and before the guest's first instruction.
+//!
+//! [`Machine::assemble`] makes one that boots; [`Machine::copy`] one that goes on where a template stopped. Both have the
+//! same [`Frame`].
 
 use super::arch::current::{boot, layout, vcpu::VcpuState};
 use super::boot::command_line::CommandLine;
@@ -8,52 +11,117 @@ use super::bus::Ports;
 use super::end::End;
 use super::gate::{self, Gate};
 use super::kvm::{self, Kvm};
-use super::memory::{self, Source};
+use super::memory;
 use super::order::MachineConfig;
 use super::parts::Parts;
 use super::ports::{MARK_PORT, Marks, RESET_PORT, ResetLine};
-use super::slots::Slots;
-use super::spare::{SPARE_SLOTS, Spares};
+use super::slots::{Filled, Slots};
+use super::spare::{Place, SPARE_SLOTS, Spares};
 use super::timeline::Timeline;
-use super::vcpu::Surroundings;
+use super::vcpu::{Surroundings, Vcpu};
 use super::{Machine, MachineError};
+use crate::device::Memory;
 use crate::device::console::{self, Console, KernelLog};
 use crate::device::fs::{Exports, Fs, Policy};
 use crate::device::rng::Rng;
-use crate::device::vsock::{self, Vsock};
+use crate::device::transport::Mmio;
+use crate::device::vsock::{self, Switchboard, Vsock};
 use husk_protocol::{ROOT_TAG, SHARE_TAG};
+use kvm_bindings::kvm_cpuid_entry2;
+use kvm_ioctls::{VcpuFd, VmFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 impl Machine {
-    /// Builds a machine. Nothing of the guest has run; no thread was started.
+    /// Builds a machine that boots. Nothing of the guest has run; no thread was started.
     pub fn assemble(config: &MachineConfig, parts: &Parts) -> Result<Machine, MachineError> {
-        let timeline = Arc::new(Timeline::new());
-        check(config)?;
-        let kvm = Kvm::open()?;
-        let vm = Arc::new(kvm.create_machine(config.vcpus)?);
-        timeline.step("machine created");
-
-        let memory = memory::map(&layout::memory(u64::from(config.memory_mib) << 20), Source::Fresh)?;
+        let frame = Frame::begin(config)?;
+        let memory = memory::map(&layout::memory(u64::from(config.memory_mib) << 20))?;
         let room = layout::HIGH_MEMORY..(u64::from(config.memory_mib) << 20).min(layout::HOLE.start);
         let kernel = kernel::load(&memory, &parts.kernel, room.clone())?;
         let initrd = initrd::load(&memory, &parts.initrd, &kernel, room)?;
         let mut early = layout::filled_early(u64::from(config.memory_mib) << 20, kernel.end);
         early.iter().for_each(|range| memory::expect_use(&memory, range));
         early.extend([kernel.start..kernel.end, initrd.clone()]);
-        kvm::add_memory(&vm, &memory)?;
-        timeline.step("memory filled");
+        kvm::add_memory(&frame.vm, &memory)?;
+        frame.timeline.step("memory filled");
 
-        let kernel_log = KernelLog::new();
+        let mut furnished = frame.furnish(&memory)?;
+        let command_line = std::mem::replace(&mut furnished.command_line, CommandLine::new());
+        let command_line = command_line.finish(&config.command_line, layout::COMMAND_LINE_MOST)?;
+        let boot = boot::Boot {
+            command_line: &command_line,
+            initrd,
+            vcpus: config.vcpus,
+            seed: super::seed::draw()?,
+        };
+        boot::write(&memory, &boot).map_err(MachineError::Boot)?;
+
+        let supported = frame.kvm.supported_cpuid()?;
+        let mut vcpus = Vec::with_capacity(config.vcpus.into());
+        for id in 0..config.vcpus {
+            let vcpu = frame.vcpu(id)?;
+            let state = VcpuState::at_boot(supported.as_slice(), id, config.vcpus, kernel.entry);
+            state.apply(&vcpu)?;
+            vcpus.push((vcpu, state.cpuid().to_vec()));
+        }
+        if let Some((first, _)) = vcpus.first() {
+            early.iter().for_each(|range| kvm::prefault(first, range));
+        }
+        frame.timeline.step("vcpus set up");
+        frame.finish(furnished, memory, vcpus, false)
+    }
+}
+
+/// A machine without memory and vcpus.
+pub(super) struct Frame {
+    pub kvm: Kvm,
+    pub vm: Arc<VmFd>,
+    pub timeline: Arc<Timeline>,
+    end: Arc<End>,
+}
+
+/// What it is furnished with.
+pub(super) struct Furnished {
+    command_line: CommandLine,
+    ports: Ports,
+    devices: Filled,
+    spares: Vec<(usize, Arc<Place>)>,
+    switchboard: Switchboard,
+    root_exports: Arc<Exports>,
+    share_exports: Arc<Exports>,
+    kernel_log: Arc<KernelLog>,
+}
+
+impl Furnished {
+    /// The devices' windows, by slot.
+    pub fn windows(&self) -> &[Arc<Mmio>] {
+        &self.devices.windows
+    }
+}
+
+impl Frame {
+    /// A machine in KVM, with nothing in it.
+    pub fn begin(config: &MachineConfig) -> Result<Frame, MachineError> {
+        let timeline = Arc::new(Timeline::new());
+        check(config)?;
+        let kvm = Kvm::open()?;
+        let vm = Arc::new(kvm.create_machine(config.vcpus)?);
         let end = Arc::new(End::open().map_err(MachineError::Events)?);
+        timeline.step("machine created");
+        Ok(Frame { kvm, vm, timeline, end })
+    }
+
+    /// Its devices and ports, always the same and in the same order.
+    pub fn furnish(&self, memory: &Memory) -> Result<Furnished, MachineError> {
+        let kernel_log = KernelLog::new();
         let mut ports = Ports::new();
         let console = Arc::new(Console::new(kernel_log.clone()));
         ports.add(console::FIRST_PORT, console::PORTS, console)?;
-        ports.add(RESET_PORT, 1, Arc::new(ResetLine(end.clone())))?;
-        ports.add(MARK_PORT, 1, Arc::new(Marks(timeline.clone())))?;
+        ports.add(RESET_PORT, 1, Arc::new(ResetLine(self.end.clone())))?;
+        ports.add(MARK_PORT, 1, Arc::new(Marks(self.timeline.clone())))?;
 
         let mut command_line = CommandLine::new();
-        let mut slots = Slots::new(&vm, &memory);
+        let mut slots = Slots::new(&self.vm, memory);
         let (root_exports, share_exports) = (Exports::new(), Exports::new());
         let root = Fs::new(ROOT_TAG, Policy::Exclusive, root_exports.clone());
         let share = Fs::new(SHARE_TAG, Policy::Shared, share_exports.clone());
@@ -65,34 +133,40 @@ impl Machine {
         // Last: whoever adds a device adds it before them.
         let spares = slots.spare(SPARE_SLOTS, &mut command_line)?;
         let devices = slots.finish();
-        timeline.step("devices connected");
+        self.timeline.step("devices connected");
+        Ok(Furnished {
+            command_line,
+            ports,
+            devices,
+            spares,
+            switchboard,
+            root_exports,
+            share_exports,
+            kernel_log,
+        })
+    }
 
-        let command_line = command_line.finish(&config.command_line, layout::COMMAND_LINE_MOST)?;
-        let boot = boot::Boot {
-            command_line: &command_line,
-            initrd,
-            vcpus: config.vcpus,
-            seed: super::seed::draw()?,
-        };
-        boot::write(&memory, &boot).map_err(MachineError::Boot)?;
+    /// A vcpu that is still to be set up.
+    pub fn vcpu(&self, id: u8) -> Result<VcpuFd, MachineError> {
+        let vcpu = self.vm.create_vcpu(id.into());
+        vcpu.map_err(|source| MachineError::Vcpu { id, source: source.into() })
+    }
 
-        let supported = kvm.supported_cpuid()?;
-        let mut vcpus = Vec::with_capacity(config.vcpus.into());
-        for id in 0..config.vcpus {
-            let vcpu = vm
-                .create_vcpu(id.into())
-                .map_err(|source| MachineError::Vcpu { id, source: source.into() })?;
-            VcpuState::at_boot(supported.as_slice(), id, config.vcpus, kernel.entry).apply(&vcpu)?;
-            vcpus.push(vcpu);
-        }
-        if let Some(first) = vcpus.first() {
-            early.iter().for_each(|range| kvm::prefault(first, range));
-        }
+    /// The machine. `copied`: its devices' drivers are there already.
+    pub fn finish(
+        self,
+        furnished: Furnished,
+        memory: Memory,
+        vcpus: Vec<(VcpuFd, Vec<kvm_cpuid_entry2>)>,
+        copied: bool,
+    ) -> Result<Machine, MachineError> {
         gate::install_handler().map_err(MachineError::Signal)?;
-        timeline.step("vcpus set up");
-
+        let Furnished {
+            ports, devices, spares, switchboard, root_exports, share_exports, kernel_log, ..
+        } = furnished;
         let gate = Gate::new(vcpus.len());
-        let around = Surroundings { ports, bus: devices.bus, gate, end, exits: AtomicU64::new(0) };
+        let around = Surroundings::new(ports, devices.bus, gate, self.end);
+        let vcpus = (0..).zip(vcpus).map(|(id, (vcpu, cpuid))| Vcpu { id, vcpu, cpuid }).collect();
         Ok(Machine {
             vcpus,
             around: Arc::new(around),
@@ -101,9 +175,10 @@ impl Machine {
             root_exports,
             share_exports,
             kernel_log,
-            timeline,
-            spares: Arc::new(Spares::new(vm.clone(), memory.clone(), spares)),
-            held: super::Held { vm, memory, windows: devices.windows },
+            timeline: self.timeline,
+            spares: Arc::new(Spares::new(self.vm.clone(), memory.clone(), spares)),
+            copied,
+            held: super::Held { vm: self.vm, memory, windows: devices.windows },
         })
     }
 }

@@ -4,8 +4,8 @@
 //! | descriptor | before the guest runs | while it runs |
 //! |---|---|---|
 //! | /dev/kvm | GET_API_VERSION, CHECK_EXTENSION, GET_VCPU_MMAP_SIZE, GET_SUPPORTED_CPUID, CREATE_VM | |
-//! | vm | CHECK_EXTENSION, SET_TSS_ADDR, SET_IDENTITY_MAP_ADDR, CREATE_IRQCHIP, SET_USER_MEMORY_REGION, IRQFD, IOEVENTFD, CREATE_VCPU | |
-//! | vcpu | SET_CPUID2, SET_MSRS, SET_XCRS, GET_SREGS, SET_SREGS, SET_REGS, GET_LAPIC, SET_LAPIC, PRE_FAULT_MEMORY | RUN, KVMCLOCK_CTRL |
+//! | vm | CHECK_EXTENSION, SET_TSS_ADDR, SET_IDENTITY_MAP_ADDR, CREATE_IRQCHIP, SET_USER_MEMORY_REGION, IRQFD, IOEVENTFD, CREATE_VCPU; from a template: SET_IRQCHIP, SET_CLOCK | to save: GET_IRQCHIP, GET_CLOCK |
+//! | vcpu | SET_CPUID2, SET_MSRS, SET_XCRS, GET_SREGS, SET_SREGS, SET_REGS, GET_LAPIC, SET_LAPIC, PRE_FAULT_MEMORY; from a template: SET_TSC_KHZ, SET_XSAVE, SET_DEBUGREGS, SET_VCPU_EVENTS, SET_MP_STATE | RUN, KVMCLOCK_CTRL; to save: the same with GET |
 //!
 //! There is no PIT: with the time stamp counter's frequency from KVM's clock and the local APIC's deadline timer, a
 //! kernel has no use for it.
@@ -16,10 +16,12 @@ use super::memory;
 use crate::device::Memory;
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION,
-    KVM_INTERNAL_ERROR_SIMUL_EX, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, KVM_MAX_CPUID_ENTRIES, kvm_run,
-    kvm_userspace_memory_region,
+    KVM_INTERNAL_ERROR_SIMUL_EX, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, KVM_IRQCHIP_IOAPIC,
+    KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_irqchip,
+    kvm_run, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::ops::Range;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
@@ -69,6 +71,51 @@ impl Kvm {
         self.system
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|source| KvmError::SetUp { what: "processor features", source: source.into() })
+    }
+}
+
+impl Kvm {
+    /// The model-specific registers that are part of a vcpu's state on this host.
+    pub fn msrs(&self) -> Result<Vec<u32>, KvmError> {
+        let list = self.system.get_msr_index_list();
+        let list =
+            list.map_err(|source| KvmError::SetUp { what: "lists of registers", source: source.into() })?;
+        Ok(list.as_slice().to_vec())
+    }
+}
+
+/// What KVM keeps of a machine beside memory and vcpus: its interrupt controllers and its clock.
+#[derive(Serialize, Deserialize)]
+pub struct SavedChips {
+    controllers: Vec<kvm_irqchip>,
+    clock: kvm_clock_data,
+}
+
+impl SavedChips {
+    /// Takes them from a machine whose vcpus do not run.
+    pub fn of(vm: &VmFd) -> Result<SavedChips, KvmError> {
+        let failed = |source: kvm_ioctls::Error| KvmError::SetUp {
+            what: "interrupt controllers and clock to be saved",
+            source: source.into(),
+        };
+        let controller = |chip_id| {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            vm.get_irqchip(&mut chip).map_err(failed).map(|()| chip)
+        };
+        let controllers = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
+        let controllers = controllers.into_iter().map(controller).collect::<Result<_, _>>()?;
+        // The guest's time goes on from here, whenever and wherever it does; no flag: not from the host's.
+        let clock = vm.get_clock().map_err(failed)?.clock;
+        Ok(SavedChips { controllers, clock: kvm_clock_data { clock, ..Default::default() } })
+    }
+
+    /// Gives them to a new machine.
+    pub fn apply(&self, vm: &VmFd) -> Result<(), KvmError> {
+        let failed = |what| move |source: kvm_ioctls::Error| KvmError::SetUp { what, source: source.into() };
+        for chip in &self.controllers {
+            vm.set_irqchip(chip).map_err(failed("interrupt controllers as they were"))?;
+        }
+        vm.set_clock(&self.clock).map_err(failed("the clock as it was"))
     }
 }
 

@@ -3,8 +3,8 @@
 //! Fresh memory is anonymous and private: a page exists from the guest's first touch on. What a start is sure to fill is
 //! there before it ([`expect_use`]), in large pages: an exit for each of its small pages was two thirds of a start. For the
 //! same reason kernel and initrd are copied into it, not mapped from their files: a kernel patches nearly all of its text
-//! when it starts, and then each page of it costs two exits and a copy, one by one. A start from a template will map the
-//! template's memory file: [`map`] is the only place that decides what backs the memory.
+//! when it starts, and then each page of it costs two exits and a copy, one by one. A start from a template maps what the
+//! template's memory held ([`super::template`]): all such guests share its pages until one writes to them.
 //!
 //! It is never offered for merging between guests (a side channel) and never part of a core dump. It is never unmapped
 //! either: it goes with the process.
@@ -17,16 +17,8 @@ use std::ops::Range;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
-/// What backs the memory.
-#[derive(Debug, Clone, Copy)]
-pub enum Source {
-    /// Nothing yet: pages of zeroes, made when they are first touched.
-    Fresh,
-}
-
-/// Maps guest memory for the given ranges of guest addresses.
-pub fn map(ranges: &[Range<u64>], source: Source) -> Result<Memory, MemoryError> {
-    let Source::Fresh = source;
+/// Maps guest memory for the given ranges of guest addresses: pages of zeroes, made when they are first touched.
+pub fn map(ranges: &[Range<u64>]) -> Result<Memory, MemoryError> {
     let small =
         ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>() < LARGE_PAGES_FROM;
     let mut regions = Vec::with_capacity(ranges.len());
@@ -108,7 +100,7 @@ pub fn place(memory: &Memory, at: u64, part: &Part, offset: u64, length: u64) ->
         .map_err(|source| MemoryError::Read { what: part.name().to_owned(), source })
 }
 
-fn advise(at: *mut u8, length: usize, advice: libc::c_int) -> Result<(), MemoryError> {
+pub(super) fn advise(at: *mut u8, length: usize, advice: libc::c_int) -> Result<(), MemoryError> {
     // SAFETY: the callers pass a mapping of theirs; the advice given here changes no content.
     match unsafe { libc::madvise(at.cast(), length, advice) } {
         0 => Ok(()),
@@ -173,7 +165,7 @@ const PAGE_MASK: u64 = PAGE - 1;
 /// The size of a large page, a host's and a guest's alike.
 const LARGE_PAGE: usize = 2 << 20;
 const LARGE_PAGE_MASK: u64 = LARGE_PAGE as u64 - 1;
-const PROTECTION: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+pub(super) const PROTECTION: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 #[cfg(test)]
@@ -204,7 +196,7 @@ mod tests {
             (0x2010, 0x10, 0x20),
             (0x3000, 0, 0x5000),
         ] {
-            let memory = map(&[0..0x8000], Source::Fresh).unwrap();
+            let memory = map(&[0..0x8000]).unwrap();
             memory.write_slice(&[0xee; 0x8000], GuestAddress(0)).unwrap();
             place(&memory, at, &part, offset, length).unwrap();
             let mut seen = vec![0; 0x8000];
@@ -219,7 +211,7 @@ mod tests {
     #[test]
     fn memory_lies_at_a_multiple_of_the_large_page_size() {
         for size in [0x8000, 3 << 20, 1 << 30] {
-            let memory = map(&[0..size], Source::Fresh).unwrap();
+            let memory = map(&[0..size]).unwrap();
             for (guest, ours, _) in slots(&memory) {
                 assert_eq!((ours - guest) % LARGE_PAGE as u64, 0, "{size:#x}");
             }
@@ -228,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_expected_to_be_used_may_lie_anywhere() {
-        let memory = map(&[0..8 << 20, 16 << 20..20 << 20], Source::Fresh).unwrap();
+        let memory = map(&[0..8 << 20, 16 << 20..20 << 20]).unwrap();
         memory.write_slice(&[0xee; 0x3000], GuestAddress(0x10_0000)).unwrap();
         for range in
             [0..8 << 20, 0x10_1234..0x10_1235, 4 << 20..18 << 20, 5..5, 1 << 40..2 << 40, 9..u64::MAX]
@@ -243,7 +235,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let (_file, part) = part(&pattern(8192));
-        let memory = map(&[0..0x4000, 0x8000..0xa000], Source::Fresh).unwrap();
+        let memory = map(&[0..0x4000, 0x8000..0xa000]).unwrap();
         for at in [0x3000, 0x4000, 0x9000, u64::MAX - 100] {
             let error = place(&memory, at, &part, 0, 8192).unwrap_err();
             assert!(matches!(error, MemoryError::Outside { .. }), "{at:#x}: {error}");
@@ -252,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_large_guest_costs_nothing_before_it_runs() {
-        let memory = map(&[0..3 << 30, 4 << 30..513 << 30], Source::Fresh).unwrap();
+        let memory = map(&[0..3 << 30, 4 << 30..513 << 30]).unwrap();
         assert_eq!(slots(&memory).map(|(_, _, size)| size).sum::<u64>(), 512 << 30);
     }
 }

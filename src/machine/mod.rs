@@ -6,6 +6,7 @@
 //! - [`assemble`] puts it together: [`kvm`], [`memory`], what is booted ([`parts`], [`elf`], [`boot`]), what the
 //!   processor's architecture wants ([`arch`]), devices in their [`slots`] (some of them [`spare`]) on a [`bus`],
 //!   a few [`ports`].
+//! - [`template`]: another way to begin, as a copy of a guest that was booted before.
 //! - [`jail`] takes everything else on the host away from the process; [`export`] is what it is left.
 //! - [`running`], [`vcpu`], [`gate`] and [`end`] are the life of the guest. [`timeline`] says how long each step took.
 //! - [`order`] and [`control`] are how the process is told what to do.
@@ -33,9 +34,10 @@ pub mod order;
 pub mod parts;
 pub mod ports;
 pub mod running;
-mod seed;
+pub mod seed;
 pub mod slots;
 pub mod spare;
+pub mod template;
 pub mod timeline;
 pub mod vcpu;
 mod windows;
@@ -52,13 +54,13 @@ use crate::device::transport::{Mmio, Seat};
 use crate::device::vsock::Switchboard;
 use crate::device::{Device, Memory};
 use crate::error::{ErrorKind, Kind};
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
 
 /// A machine that is put together and does not run yet.
 pub struct Machine {
-    vcpus: Vec<VcpuFd>,
+    vcpus: Vec<vcpu::Vcpu>,
     around: Arc<vcpu::Surroundings>,
     seats: Vec<(Box<dyn Device>, Seat)>,
     switchboard: Switchboard,
@@ -67,11 +69,12 @@ pub struct Machine {
     kernel_log: Arc<KernelLog>,
     timeline: Arc<timeline::Timeline>,
     spares: Arc<Spares>,
+    /// Its guest goes on where another's stopped: its devices' drivers are there.
+    copied: bool,
     held: Held,
 }
 
 /// What has to stay as long as the guest may run: without these descriptors and mappings there is no machine.
-#[expect(dead_code)] // it is there to be there
 struct Held {
     vm: Arc<VmFd>,
     memory: Memory,

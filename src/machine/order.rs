@@ -73,6 +73,8 @@ pub struct MachineConfig {
     pub command_line: String,
     /// How long the guest may take to its agent's first message, in milliseconds.
     pub boot_timeout_ms: u64,
+    /// Where templates are, if a start may be made from one.
+    pub templates: Option<PathBuf>,
 }
 
 /// What is made in a machine that runs ([`super::control::Command::Join`]). Numbers in it, and names of exports, mean

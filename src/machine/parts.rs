@@ -207,6 +207,7 @@ mod tests {
             initrd: Some(initrd.into()),
             command_line: String::new(),
             boot_timeout_ms: 1000,
+            templates: None,
         }
     }
 

@@ -1,12 +1,16 @@
 //! A guest that runs.
 
+use super::arch::current::saved::SavedVcpu;
 use super::end::{End, Ended};
 use super::jail::FILE_SERVER;
 use super::timeline::Timeline;
 use super::vcpu::{self, Surroundings};
 use super::{Held, Machine, MachineError};
-use crate::device::transport::serve;
+use crate::device::console::KernelLog;
+use crate::device::transport::{Mmio, Seat, hold, serve};
+use crate::device::{Device, Memory, vsock};
 use crate::host::capability;
+use kvm_ioctls::VmFd;
 use rustix::thread::CapabilitySet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,15 +21,27 @@ use std::thread::Builder;
 pub struct Running {
     around: Arc<Surroundings>,
     timeline: Arc<Timeline>,
-    #[expect(dead_code)] // it is there to be there
     held: Held,
+    kernel_log: Arc<KernelLog>,
 }
 
 impl Machine {
     /// Makes the devices' threads, then the vcpus', and lets the guest run. To be called in the jail: from here on the
     /// guest's bytes are read.
     pub fn run(self) -> Result<Running, MachineError> {
-        let Machine { vcpus, around, seats, timeline, held, .. } = self;
+        self.begin(|device, seat, _| serve(device, seat))
+    }
+
+    /// The same, but what the guest's agent says to the host stays unheard, for as long as that is.
+    pub fn run_unanswered(self) -> Result<Running, MachineError> {
+        self.begin(|device, seat, name| if name == vsock::NAME { hold(seat) } else { serve(device, seat) })
+    }
+
+    fn begin(
+        self,
+        body_of: impl Fn(Box<dyn Device>, Seat, &str) + Send + Copy + 'static,
+    ) -> Result<Running, MachineError> {
+        let Machine { vcpus, around, seats, timeline, held, copied, kernel_log, .. } = self;
         for (device, seat) in seats {
             let name = device.description().name;
             let needs = device_needs(name);
@@ -37,15 +53,19 @@ impl Machine {
                 if !walled {
                     return;
                 }
-                serve(device, seat);
+                body_of(device, seat, name);
             };
             Builder::new().name(name.to_owned()).spawn(body).map_err(MachineError::Thread)?;
         }
-        for (id, vcpu) in (0u8..).zip(vcpus) {
+        if copied {
+            held.windows.iter().for_each(|window| window.begin());
+        }
+        for vcpu in vcpus {
             let around = around.clone();
+            let id = vcpu.id;
             let body = move || {
                 if dropped("vcpu") {
-                    vcpu::run(id, vcpu, &around);
+                    vcpu::run(vcpu, &around);
                 } else {
                     let reason = "its thread cannot drop its capabilities".to_owned();
                     around.end.report(Ended::VcpuFailed { vcpu: id, reason });
@@ -54,7 +74,7 @@ impl Machine {
             Builder::new().name(format!("vcpu {id}")).spawn(body).map_err(MachineError::Thread)?;
         }
         timeline.step("running");
-        Ok(Running { around, timeline, held })
+        Ok(Running { around, timeline, held, kernel_log })
     }
 }
 
@@ -62,6 +82,32 @@ impl Running {
     /// Gets all vcpus out of the guest; when this returns, none runs. Devices go on with what they have.
     pub fn pause(&self) {
         self.around.gate.pause();
+    }
+
+    /// Gets all vcpus out of the guest, as [`Running::pause`] does, and takes their states. `msrs`: the model-specific
+    /// registers that this host's KVM has.
+    pub fn save_vcpus(&self, msrs: Vec<u32>) -> Result<Vec<SavedVcpu>, MachineError> {
+        Ok(self.around.save(msrs)?)
+    }
+
+    /// The machine in KVM.
+    pub(super) fn vm(&self) -> &VmFd {
+        &self.held.vm
+    }
+
+    /// The guest's memory.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.held.memory
+    }
+
+    /// The windows of its devices, by slot.
+    pub(super) fn windows(&self) -> &[Arc<Mmio>] {
+        &self.held.windows
+    }
+
+    /// What the guest's kernel says.
+    pub fn kernel_log(&self) -> &KernelLog {
+        &self.kernel_log
     }
 
     /// Lets them in again.

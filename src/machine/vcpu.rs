@@ -1,12 +1,16 @@
 //! A vcpu's thread: in the guest nearly always, out of it for what the guest wants from a bus.
 
+use super::arch::current::saved::SavedVcpu;
+use super::arch::current::vcpu::VcpuError;
 use super::bus::{Bus, Ports};
 use super::end::{End, Ended};
 use super::gate::{self, Gate, Go};
 use super::kvm;
+use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What all vcpus of a machine share.
 pub struct Surroundings {
@@ -20,13 +24,59 @@ pub struct Surroundings {
     pub end: Arc<End>,
     /// How often vcpus left the guest for a bus.
     pub exits: AtomicU64,
+    /// What is to be saved when they stop the next time, if anything.
+    saving: Mutex<Option<Saving>>,
 }
 
-/// The body of the thread of vcpu `id`.
-pub fn run(id: u8, mut vcpu: VcpuFd, around: &Surroundings) {
+/// The vcpus' states, taken by their own threads.
+struct Saving {
+    /// Which model-specific registers this host has.
+    msrs: Vec<u32>,
+    states: BTreeMap<u8, Result<SavedVcpu, VcpuError>>,
+}
+
+/// A vcpu that does not run yet.
+pub struct Vcpu {
+    /// Its number.
+    pub id: u8,
+    /// In KVM.
+    pub vcpu: VcpuFd,
+    /// The features that it has.
+    pub cpuid: Vec<kvm_cpuid_entry2>,
+}
+
+impl Surroundings {
+    /// For vcpus that nobody has asked to be saved.
+    pub fn new(ports: Ports, bus: Bus, gate: Gate, end: Arc<End>) -> Surroundings {
+        Surroundings { ports, bus, gate, end, exits: AtomicU64::new(0), saving: Mutex::new(None) }
+    }
+
+    /// Stops all vcpus and takes their states, in the order of their numbers.
+    pub fn save(&self, msrs: Vec<u32>) -> Result<Vec<SavedVcpu>, VcpuError> {
+        *self.saving.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Saving { msrs, states: BTreeMap::new() });
+        self.gate.pause();
+        let saved = self.saving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        saved.map(|saved| saved.states.into_values().collect()).unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    /// A vcpu has stopped.
+    fn parked(&self, id: u8, cpuid: &[kvm_cpuid_entry2], vcpu: &VcpuFd) {
+        // The guest's watchdog must not take a pause for a lock-up. Fails only if the guest has no clock of KVM's yet.
+        let _ = vcpu.kvmclock_ctrl();
+        if let Some(saving) = &mut *self.saving.lock().unwrap_or_else(PoisonError::into_inner) {
+            let state = SavedVcpu::of(vcpu, cpuid, &saving.msrs);
+            saving.states.insert(id, state);
+        }
+    }
+}
+
+/// The body of a vcpu's thread.
+pub fn run(vcpu: Vcpu, around: &Surroundings) {
+    let Vcpu { id, mut vcpu, cpuid } = vcpu;
     gate::block_other_signals();
     around.gate.enter(&mut vcpu);
-    if let Some(ended) = serve(id, &mut vcpu, around) {
+    if let Some(ended) = serve(id, &mut vcpu, &cpuid, around) {
         around.end.report(ended);
         around.gate.stop();
     }
@@ -34,7 +84,8 @@ pub fn run(id: u8, mut vcpu: VcpuFd, around: &Surroundings) {
 }
 
 /// Runs the guest until it ends here (then how), or elsewhere.
-fn serve(id: u8, vcpu: &mut VcpuFd, around: &Surroundings) -> Option<Ended> {
+fn serve(id: u8, vcpu: &mut VcpuFd, cpuid: &[kvm_cpuid_entry2], around: &Surroundings) -> Option<Ended> {
+    let parked = |vcpu: &VcpuFd| around.parked(id, cpuid, vcpu);
     if around.gate.pass(vcpu, parked) == Go::Home {
         return None;
     }
@@ -87,9 +138,4 @@ fn serve(id: u8, vcpu: &mut VcpuFd, around: &Surroundings) -> Option<Ended> {
             },
         }
     }
-}
-
-/// The guest's watchdog must not take a pause for a lock-up. Fails only if the guest has no clock of KVM's yet.
-fn parked(vcpu: &VcpuFd) {
-    let _ = vcpu.kvmclock_ctrl();
 }

@@ -55,6 +55,8 @@ pub struct Boot {
     pub since: Instant,
     /// How long it may take from then to its agent's greeting.
     pub timeout: Duration,
+    /// A secret for a guest that is a copy of another, to be told before anything else.
+    pub renewal: Option<[u8; 32]>,
 }
 
 /// What a wait ended with.
@@ -70,8 +72,13 @@ struct Woken {
 impl Life {
     /// Brings the container up and reports it. An error is for the caller to report; then the machine ends.
     pub fn create(&self, parent: &UnixStream, boot: Boot) -> Result<(), Failed> {
-        let Boot { mut container, since, timeout } = boot;
+        let Boot { mut container, since, timeout, renewal } = boot;
         self.await_agent(parent, since, timeout)?;
+        if let Some(seed) = renewal {
+            for call in [Call::Renew { seed }, pause::set_clock()] {
+                self.conductor.call(call, deadline::CALL).map_err(|error| failed(&error))?;
+            }
+        }
         tracing::debug!(milliseconds = elapsed(since), "the agent is up, and the parent's hooks have run");
         container.process.stdio = self.offered.stdio.clone();
         self.member(|member| member.start_within = start_within(&container));

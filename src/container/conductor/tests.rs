@@ -278,7 +278,7 @@ fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
             offered,
             jumps: Jumps::open().unwrap(),
         };
-        life.create(&theirs, Boot { container, since: Instant::now(), timeout })?;
+        life.create(&theirs, Boot { container, since: Instant::now(), timeout, renewal: None })?;
         drop(theirs);
         Ok(life.lead())
     });

@@ -153,6 +153,15 @@ impl Mmio {
         }
     }
 
+    /// Begins after [`Mmio::restore`], for a device that had heard nothing of its driver when the registers were saved: as
+    /// if the driver were ready at this moment.
+    pub fn begin(&self) {
+        let mut inner = self.lock();
+        if inner.registers.is_live() {
+            inner.start(self, false);
+        }
+    }
+
     /// Takes over what [`Mmio::suspend`] gave, perhaps in another process. Nothing is believed that was not checked.
     /// The device starts with [`Mmio::resume`].
     pub fn restore(&self, saved: Registers) -> Result<(), TransportError> {

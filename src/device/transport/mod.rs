@@ -30,7 +30,7 @@ pub mod thread;
 pub use mirror::Mirror;
 pub use mmio::Mmio;
 pub use registers::{Registers, SavedQueue};
-pub use thread::{DeviceThread, Seat, device_thread, serve};
+pub use thread::{DeviceThread, Seat, device_thread, hold, serve};
 
 /// Why a transport could not be made or restored.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,10 @@
 //! waits in the channel until the driver resets the device.
 
 use super::signals::Signals;
+use crate::device::event::borrow;
 use crate::device::{Device, DeviceError, Session};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -73,6 +76,19 @@ pub fn serve(mut device: Box<dyn Device>, seat: Seat) {
             }
             signals.set_needs_reset();
         }
+        if seat.back.send(session).is_err() {
+            return;
+        }
+    }
+}
+
+/// Serves nobody: each session is given back as it came when the device is to stop. For a guest that is to be saved before
+/// its device has heard anything of it.
+pub fn hold(seat: Seat) {
+    while let Ok(work) = seat.work.recv() {
+        let Work::Serve { session, .. } = work else { continue };
+        let mut stop = [PollFd::new(borrow(&session.stop), PollFlags::POLLIN)];
+        while matches!(poll(&mut stop, PollTimeout::NONE), Err(Errno::EINTR)) {}
         if seat.back.send(session).is_err() {
             return;
         }

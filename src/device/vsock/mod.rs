@@ -62,6 +62,9 @@ pub struct Vsock {
     board: Arc<Board>,
 }
 
+/// What its thread and messages call it.
+pub const NAME: &str = "vsock";
+
 impl Vsock {
     /// A device for the guest of this CID ([`GUEST_CID`], unless there is a reason), and where to offer it streams.
     pub fn new(guest_cid: u64) -> (Vsock, Switchboard) {
@@ -74,7 +77,7 @@ impl Vsock {
 impl Device for Vsock {
     fn description(&self) -> Description {
         Description {
-            name: "vsock",
+            name: NAME,
             id: DEVICE_ID,
             // No SEQPACKET; streams need no bit.
             features: 0,

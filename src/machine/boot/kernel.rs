@@ -141,7 +141,6 @@ pub enum Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::memory::Source;
     use std::io::Write;
     use vm_memory::{Bytes, GuestAddress};
 
@@ -185,7 +184,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&bytes).unwrap();
         let part = Part::open(file.path(), "guest kernel").unwrap();
-        let memory = memory::map(&[0..64 << 20], Source::Fresh).unwrap();
+        let memory = memory::map(&[0..64 << 20]).unwrap();
         let kernel = load(&memory, &part, ROOM).unwrap();
         assert_eq!(kernel, Kernel { entry: 0x100_0040, start: 0x100_0000, end: 0x100_6000 });
         let mut seen = [0; 0x2020];
@@ -228,7 +227,7 @@ mod tests {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(bytes).unwrap();
             let part = Part::open(file.path(), "guest kernel").unwrap();
-            let memory = memory::map(&[0..64 << 20], Source::Fresh).unwrap();
+            let memory = memory::map(&[0..64 << 20]).unwrap();
             crate::error::chain(&load(&memory, &part, ROOM).unwrap_err())
         };
         assert!(

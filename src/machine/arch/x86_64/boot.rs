@@ -184,8 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_written_lies_where_the_layout_says_and_does_not_overlap() {
-        let memory =
-            crate::machine::memory::map(&[0..64 << 20], crate::machine::memory::Source::Fresh).unwrap();
+        let memory = crate::machine::memory::map(&[0..64 << 20]).unwrap();
         write(&memory, &boot(b"quiet\0")).unwrap();
         let read = |at: u64, length: usize| {
             let mut bytes = vec![0; length];

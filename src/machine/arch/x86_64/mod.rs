@@ -8,4 +8,5 @@ pub mod boot;
 pub mod cpuid;
 pub mod layout;
 pub mod mp_table;
+pub mod saved;
 pub mod vcpu;

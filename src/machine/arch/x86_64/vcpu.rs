@@ -36,9 +36,14 @@ impl VcpuState {
         }
     }
 
+    /// What the processor says of its features.
+    pub fn cpuid(&self) -> &[kvm_cpuid_entry2] {
+        &self.cpuid
+    }
+
     /// Sets a new vcpu to this state.
     pub fn apply(&self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
-        let failed = |what| move |source| VcpuError { what, source };
+        let failed = VcpuError::at;
         let cpuid = CpuId::from_entries(&self.cpuid).map_err(|_| VcpuError::list("processor features"))?;
         vcpu.set_cpuid2(&cpuid).map_err(failed("processor features"))?;
         let msrs = Msrs::from_entries(&self.msrs).map_err(|_| VcpuError::list("model-specific registers"))?;
@@ -98,16 +103,32 @@ fn connect_lines(apic: &mut kvm_lapic_state) {
 
 /// A vcpu could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set a vcpu's {what}")]
-pub struct VcpuError {
-    what: &'static str,
-    #[source]
-    source: kvm_ioctls::Error,
+pub enum VcpuError {
+    /// A part of its state.
+    #[error("cannot set up a vcpu's {what}")]
+    State {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// A register that a saved state has, and this host's KVM does not take.
+    #[error("KVM does not take a vcpu's model-specific register {0:#x}")]
+    Register(u32),
 }
 
 impl VcpuError {
-    fn list(what: &'static str) -> VcpuError {
-        VcpuError { what, source: kvm_ioctls::Error::new(libc::E2BIG) }
+    pub(super) fn at(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
+        move |source| VcpuError::State { what, source }
+    }
+
+    pub(super) fn list(what: &'static str) -> VcpuError {
+        VcpuError::State { what, source: kvm_ioctls::Error::new(libc::E2BIG) }
+    }
+
+    pub(super) fn register(index: u32) -> VcpuError {
+        VcpuError::Register(index)
     }
 }
 

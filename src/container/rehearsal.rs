@@ -1,0 +1,162 @@
+//! A first start from a new template: which of its pages does a start change? Later ones get those before they run, in a few
+//! calls, instead of leaving the guest for each of them and having it copied then.
+//!
+//! It is a real start, of a program that only waits, by the command line; what was changed is read from the machine
+//! process's memory map. A template without this is slower to start from and otherwise the same.
+
+use crate::machine::memory::PAGE;
+use crate::machine::order::MachineConfig;
+use crate::machine::template::{Template, Touched};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Starts a container from `template`, which was made in `templates` for such a machine, and returns what of the guest's
+/// memory is the machine's own then. `example` is the text of the specification that it is made with.
+pub fn rehearse(
+    templates: &Path,
+    config: &MachineConfig,
+    template: &Template,
+    example: &str,
+) -> io::Result<Touched> {
+    let directory = std::env::temp_dir().join(format!("husk-rehearsal-{}", std::process::id()));
+    fs::DirBuilder::new().mode(0o700).create(&directory)?;
+    let made = bundle(&directory, example).and_then(|()| configure(&directory, templates, config));
+    let touched = made.and_then(|()| start(template, &directory));
+    let removed = fs::remove_dir_all(&directory);
+    touched.and_then(|touched| removed.map(|()| touched))
+}
+
+/// An operator's configuration by which a container without limits gets just that machine.
+fn configure(directory: &Path, templates: &Path, config: &MachineConfig) -> io::Result<()> {
+    let mut machine = json!({
+        "vcpus": config.vcpus,
+        "memory_mib": config.memory_mib,
+        "kernel_command_line": config.command_line,
+        "boot_timeout_ms": config.boot_timeout_ms,
+        "template_directory": templates,
+    });
+    for (key, path) in [("kernel", &config.kernel), ("initrd", &config.initrd)] {
+        if let (Some(machine), Some(path)) = (machine.as_object_mut(), path) {
+            machine.insert(key.into(), json!(path));
+        }
+    }
+    // A TOML table of strings and numbers is JSON but for the sign between key and value.
+    let lines = machine.as_object().into_iter().flatten().map(|(key, value)| format!("{key} = {value}\n"));
+    fs::write(directory.join(CONFIG), format!("[machine]\n{}", lines.collect::<String>()))
+}
+
+fn bundle(directory: &Path, example: &str) -> io::Result<()> {
+    let root = directory.join("rootfs");
+    fs::create_dir(&root)?;
+    let program = root.join("wait");
+    fs::write(&program, WAIT)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let mut config: Value = serde_json::from_str(example)?;
+    if let Some(process) = config.get_mut("process").and_then(Value::as_object_mut) {
+        process.insert("args".into(), json!(["/wait"]));
+        process.insert("terminal".into(), json!(false));
+    }
+    fs::write(directory.join("config.json"), config.to_string())
+}
+
+fn start(template: &Template, directory: &Path) -> io::Result<Touched> {
+    let id = format!("rehearsal-{}", std::process::id());
+    let husk = |verb: &str| {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg("--config")
+            .arg(directory.join(CONFIG))
+            .arg("--root")
+            .arg(directory.join("state"))
+            .arg(verb);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let pid_file = directory.join("pid");
+    let mut run = husk("run");
+    run.arg("--detach").arg("--bundle").arg(directory).arg("--pid-file").arg(&pid_file).arg(&id);
+    // What `run` leaves is ours to take in, wherever we were started from.
+    set_child_subreaper(true)?;
+    if !run.status()?.success() {
+        return Err(io::Error::other("it failed"));
+    }
+    let pid = fs::read_to_string(&pid_file)?;
+    let seen = touched(template, pid.trim());
+    husk("delete").arg("--force").arg(&id).status()?;
+    if let Ok(pid) = pid.trim().parse() {
+        waitpid(Pid::from_raw(pid), None)?;
+    }
+    seen
+}
+
+/// The guest's pages that are the machine process's own and not the template's file's.
+fn touched(template: &Template, pid: &str) -> io::Result<Touched> {
+    let process = Path::new("/proc").join(pid);
+    let mapped = template.mapped_in(&fs::read_to_string(process.join("maps"))?)?;
+    if mapped.is_empty() {
+        return Err(io::Error::other("it was a cold start"));
+    }
+    let pages = File::open(process.join("pagemap"))?;
+    let mut touched = Touched::default();
+    let mut entries = [0; PAGES_A_READ * 8];
+    for (range, begin) in mapped {
+        for first in range.clone().step_by(BYTES_A_READ) {
+            let ours = begin.saturating_add(first.saturating_sub(range.start));
+            pages.read_exact_at(&mut entries, (ours / PAGE).saturating_mul(8))?;
+            for (at, entry) in (first..range.end).step_by(PAGE as usize).zip(entries.as_chunks::<8>().0) {
+                let entry = u64::from_le_bytes(*entry);
+                if entry & PRESENT != 0 && entry & OF_A_FILE == 0 {
+                    touched.add(at);
+                }
+            }
+        }
+    }
+    Ok(touched)
+}
+
+const CONFIG: &str = "husk.toml";
+const PAGES_A_READ: usize = 512;
+const BYTES_A_READ: usize = PAGES_A_READ * PAGE as usize;
+// Documentation/admin-guide/mm/pagemap.rst.
+const PRESENT: u64 = 1 << 63;
+const OF_A_FILE: u64 = 1 << 61;
+
+/// An x86_64 ELF program that does nothing but pause(2), for ever: one header, one segment, three instructions.
+#[rustfmt::skip]
+const WAIT: &[u8] = &[
+    0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    2, 0, 62, 0, 1, 0, 0, 0, 0x78, 0, 0x40, 0, 0, 0, 0, 0,     // executable, x86_64, version 1, entry
+    64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,           // where the segments are described
+    0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0,          // sizes of the headers, one segment
+    1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,            // load, read and execute, from the file's beginning
+    0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0,      // to 0x400000
+    0x81, 0, 0, 0, 0, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0,      // 129 bytes
+    0, 0x10, 0, 0, 0, 0, 0, 0,
+    0xb8, 34, 0, 0, 0,                                         // mov eax, SYS_pause
+    0x0f, 0x05,                                                // syscall
+    0xeb, 0xf7,                                                // and again
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_waits_until_it_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("b")).unwrap();
+        bundle(&directory.path().join("b"), "{}").unwrap();
+        let mut child = Command::new(directory.path().join("b/rootfs/wait")).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(child.try_wait().unwrap().is_none(), "it waits");
+        child.kill().unwrap();
+        assert!(child.wait().unwrap().code().is_none());
+    }
+}

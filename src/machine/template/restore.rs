@@ -1,0 +1,50 @@
+//! A machine that begins as a copy of a template's.
+
+use super::{Template, Unfit, stretches};
+use crate::machine::arch::current::layout;
+use crate::machine::assemble::Frame;
+use crate::machine::order::MachineConfig;
+use crate::machine::{Machine, MachineError, kvm, memory};
+
+impl Machine {
+    /// Builds a machine from a template. Nothing of the guest has run; no thread was started. `Ok(Err(..))`: this host's
+    /// processors are others than the template's.
+    pub fn copy(config: &MachineConfig, template: &Template) -> Result<Result<Machine, Unfit>, MachineError> {
+        let frame = Frame::begin(config)?;
+        let supported = frame.kvm.supported_cpuid()?;
+        let Template { state, memory: file } = template;
+        let fit = (0..config.vcpus)
+            .zip(&state.vcpus)
+            .all(|(id, vcpu)| vcpu.fits(supported.as_slice(), id, config.vcpus));
+        if !fit || state.vcpus.len() != usize::from(config.vcpus) {
+            return Ok(Err(Unfit::Other("kind of processor")));
+        }
+        let memory = memory::map(&layout::memory(u64::from(config.memory_mib) << 20))?;
+        stretches::overlay(&memory, file, &state.memory.stretches)?;
+        state.touched.populate(&memory)?;
+        kvm::add_memory(&frame.vm, &memory)?;
+        frame.timeline.step("memory mapped");
+
+        let furnished = frame.furnish(&memory)?;
+        if furnished.windows().len() != state.registers.len() {
+            return Ok(Err(Unfit::Other("set of devices")));
+        }
+        for (window, registers) in furnished.windows().iter().zip(&state.registers) {
+            window.restore(registers.clone()).map_err(crate::machine::slots::SlotError::from)?;
+        }
+        state.chips.apply(&frame.vm)?;
+        let mut vcpus = Vec::with_capacity(state.vcpus.len());
+        for (id, saved) in (0..).zip(&state.vcpus) {
+            let vcpu = frame.vcpu(id)?;
+            saved.apply(&vcpu)?;
+            vcpus.push((vcpu, saved.cpuid().to_vec()));
+        }
+        if let Some((first, _)) = vcpus.first() {
+            for stretch in &state.memory.stretches {
+                kvm::prefault(first, &(stretch.at..stretch.at.saturating_add(stretch.length)));
+            }
+        }
+        frame.timeline.step("vcpus set up");
+        frame.finish(furnished, memory, vcpus, true).map(Ok)
+    }
+}
