@@ -26,3 +26,4 @@ mod s_large;
 mod t_cpython;
 mod u_pods;
 mod u_traffic;
+mod v_template;
