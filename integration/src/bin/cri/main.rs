@@ -3,18 +3,23 @@
 //!
 //! ```text
 //!   cri SOCKET run-pod RUNTIME NAME [--memory BYTES] [--cpus N] [--port HOST:CONTAINER]    -> the pod's id
-//!   cri SOCKET create POD-ID POD-NAME NAME IMAGE [--memory BYTES] [--pid pod] [--mount HOST:INSIDE[:ro]] -- COMMAND...
+//!   cri SOCKET create POD-ID POD-NAME NAME IMAGE [--memory BYTES] [--pid pod] [--mount HOST:INSIDE[:ro]] [--stdin once] -- COMMAND...
 //!   cri SOCKET start | stop | remove | status | stats ID        cri SOCKET exec ID COMMAND...
 //!   cri SOCKET update ID BYTES
-//!   cri SOCKET stop-pod | remove-pod | pod-status POD-ID
+//!   cri SOCKET exec-stream [--tty ROWSxCOLUMNS] ID COMMAND...    cri SOCKET attach ID    cri SOCKET forward POD-ID PORT
+//!   cri SOCKET stop-pod | remove-pod | pod-status POD-ID         cri SOCKET ready
 //! ```
-//! A call of gRPC without streaming is one request of HTTP/2, which curl makes; messages are written and read here, by the
-//! numbers of their fields in `runtime.v1`: there are few. What fails ends with status 1 and the words of the other side.
+//! Fields are named by their numbers in `runtime.v1`: there are few. What streams takes what it sends from standard input,
+//! all of it before it reads. What fails ends with status 1 and the words of the other side.
 
-use std::{
-    io::Write,
-    process::{Command, ExitCode, Stdio},
-};
+mod call;
+mod message;
+mod stream;
+
+use call::call;
+use message::Message;
+use std::io::Read;
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -79,6 +84,25 @@ fn act(words: &[&str]) -> Outcome<String> {
             eprint!("{}", done.string(2));
             Ok(format!("{}status {}\n", done.string(1), done.value(3)))
         }
+        ("exec-stream", ["--tty", size, id, command @ ..]) => {
+            let request = command.iter().fold(of(id), |request, word| request.text(2, word));
+            let url = call("Exec", request.number(3, 1).number(4, 1).number(5, 1))?.string(1);
+            stream::process(&url, &input()?, Some(size))
+        }
+        ("exec-stream", [id, command @ ..]) => {
+            let request = command.iter().fold(of(id), |request, word| request.text(2, word));
+            let url = call("Exec", request.number(4, 1).number(5, 1).number(6, 1))?.string(1);
+            stream::process(&url, &input()?, None)
+        }
+        ("attach", [id]) => {
+            let url = call("Attach", of(id).number(2, 1).number(4, 1).number(5, 1))?.string(1);
+            stream::process(&url, &input()?, None)
+        }
+        ("forward", [pod_id, port]) => {
+            let url = call("PortForward", of(pod_id).number(2, number(port)?))?.string(1);
+            stream::forward(&url, port, &input()?)
+        }
+        ("ready", []) => call("Version", Message::default()).map(|_| String::new()),
         ("stats", [id]) => {
             let stats = call("ContainerStats", of(id))?.inner(1);
             let memory = stats.inner(3).inner(2).value(1);
@@ -123,6 +147,7 @@ fn container(name: &str, image: &str, options: &[&str], command: &[&str]) -> Out
         match option {
             ["--memory", bytes] => resources = resources.number(4, number(bytes)?),
             ["--pid", "pod"] => pids = PIDS_OF_THE_POD,
+            ["--stdin", "once"] => config = config.number(12, 1).number(13, 1),
             ["--mount", mount] => {
                 let mut parts = mount.split(':');
                 let (outside, inside) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
@@ -138,140 +163,14 @@ fn container(name: &str, image: &str, options: &[&str], command: &[&str]) -> Out
         .message(15, Message::default().message(1, resources).message(2, namespaces)))
 }
 
+fn input() -> Outcome<Vec<u8>> {
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input).map_err(|error| format!("standard input: {error}"))?;
+    Ok(input)
+}
+
 fn number(text: &str) -> Outcome<u64> {
     text.parse().map_err(|_| format!("{text:?} is not a number"))
-}
-
-/// Makes a call: a frame (not compressed, its length, the message) there, and one back.
-fn call(socket: &str, method: &str, request: &Message) -> Outcome<Fields> {
-    let failed = |error: std::io::Error| format!("curl: {error}");
-    // What comes after the message (trailers) is among them.
-    let headers = format!("/tmp/cri-{}", std::process::id());
-    let mut curl = Command::new("curl")
-        .args([
-            "-sS",
-            "--max-time",
-            "120",
-            "--http2-prior-knowledge",
-            "--unix-socket",
-            socket,
-            "-D",
-            &headers,
-        ])
-        .args(["-H", "content-type: application/grpc", "-H", "te: trailers", "--data-binary", "@-"])
-        .arg(format!("http://localhost/runtime.v1.RuntimeService/{method}"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let length = u32::try_from(request.0.len()).map_err(|_| "the request is too long")?;
-    let frame = [&[0], length.to_be_bytes().as_slice(), &request.0].concat();
-    curl.stdin.take().expect("piped").write_all(&frame).map_err(failed)?;
-    let done = curl.wait_with_output().map_err(failed)?;
-    let said = std::fs::read_to_string(&headers).unwrap_or_default();
-    let _ = std::fs::remove_file(&headers);
-    let header = |name: &str| {
-        let lines = said.lines().filter_map(|line| line.split_once(": "));
-        lines.filter(|(found, _)| *found == name).map(|(_, value)| value.trim().to_owned()).next_back()
-    };
-    match header("grpc-status").as_deref() {
-        Some("0") => Ok(Fields(done.stdout.get(5..).unwrap_or_default().to_vec())),
-        Some(code) => Err(format!("{method}: code {code}: {}", header("grpc-message").unwrap_or_default())),
-        None => Err(format!("{method}: {}", String::from_utf8_lossy(&done.stderr))),
-    }
-}
-
-/// A message that is being written. What is 0 or empty is left out, as it means nothing else.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn number(mut self, field: u64, value: u64) -> Message {
-        if value != 0 {
-            self.varint(field << 3);
-            self.varint(value);
-        }
-        self
-    }
-
-    fn text(self, field: u64, text: &str) -> Message {
-        self.bytes(field, text.as_bytes())
-    }
-
-    fn message(self, field: u64, message: Message) -> Message {
-        self.bytes(field, &message.0)
-    }
-
-    fn bytes(mut self, field: u64, bytes: &[u8]) -> Message {
-        self.varint(field << 3 | 2);
-        self.varint(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-}
-
-/// A message that was received. What is not there is 0 or empty.
-struct Fields(Vec<u8>);
-
-impl Fields {
-    fn string(&self, field: u64) -> String {
-        String::from_utf8_lossy(&self.find(field).1).into_owned()
-    }
-
-    fn inner(&self, field: u64) -> Fields {
-        Fields(self.find(field).1)
-    }
-
-    fn value(&self, field: u64) -> u64 {
-        self.find(field).0
-    }
-
-    /// The last field of that number: its number, or its bytes.
-    fn find(&self, wanted: u64) -> (u64, Vec<u8>) {
-        let (mut rest, mut found) = (self.0.as_slice(), (0, Vec::new()));
-        while let Some(tag) = varint(&mut rest) {
-            let (mut value, mut bytes): (u64, &[u8]) = (0, &[]);
-            let length = match tag & 7 {
-                0 => {
-                    value = varint(&mut rest).unwrap_or(0);
-                    0
-                }
-                1 => 8,
-                5 => 4,
-                _ => varint(&mut rest).and_then(|length| usize::try_from(length).ok()).unwrap_or(0),
-            };
-            if length > 0 {
-                let (taken, left) = rest.split_at(length.min(rest.len()));
-                (bytes, rest) = (taken, left);
-            }
-            if tag >> 3 == wanted {
-                found = (value, bytes.to_vec());
-            }
-        }
-        found
-    }
-}
-
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, left) = rest.split_first()?;
-        *rest = left;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    Some(value)
 }
 
 /// `NamespaceMode`.
