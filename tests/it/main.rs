@@ -7,6 +7,7 @@ mod docs;
 mod fields;
 mod ids;
 mod imports;
+mod kubernetes;
 mod operator_file;
 mod state_files;
 mod support;
