@@ -8,12 +8,14 @@
 //! ```
 //! Of its caller's descriptors it keeps those of the container, and these only until the vsock device has them.
 
+use crate::container::conductor::localhost;
 use crate::container::conductor::streams::{Offered, Streams};
 use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Relay, Shares, Tuns};
 use crate::device::balloon::Balloon;
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
 use crate::host::clock::Jumps;
+use crate::host::localhost::Localhost;
 use crate::host::netlink::Netlink;
 use crate::host::{capability, tap};
 use crate::machine::control::{server, wire::WireError};
@@ -137,6 +139,10 @@ impl Prepared {
         machine.share_exports().set_neighbour(Arc::new(relay.clone()));
         let shares = Shares::open(machine.root_exports(), machine.share_exports(), &order.exports);
         let tuns = Tuns::open(order.machine.vcpus);
+        let localhost = order.localhost.then(Localhost::take_over).transpose();
+        // A pod without forwarded ports is one all the same.
+        let localhost = localhost
+            .inspect_err(|error| tracing::warn!(%error, "ports of the pod's localhost cannot be forwarded"));
         jail.enter().map_err(|error| of(&error))?;
         // TAPs are made while the guest boots.
         let spares = machine.spares();
@@ -161,6 +167,11 @@ impl Prepared {
         conductor.converse(agent).map_err(|error| host("make a thread for the agent", &error))?;
         server::serve(control, Arc::new(Commands(Arc::clone(&conductor))))
             .map_err(|error| host("make a thread for the control socket", &error))?;
+
+        if let Ok(Some(localhost)) = localhost {
+            localhost::serve(localhost, Arc::clone(&conductor))
+                .map_err(|error| host("make a thread for localhost", &error))?;
+        }
 
         let life = Life { conductor, signals, terminal, offered, jumps };
         let timeout = Duration::from_millis(order.machine.boot_timeout_ms);

@@ -218,6 +218,8 @@ fn order(
         terminal: terminal.size,
         exports: decision.exports.clone(),
         network: decision.network.clone(),
+        // Whoever forwards a pod's ports connects to it in that namespace.
+        localhost: pod::role(&decision.annotations)? == Role::Sandbox,
         log_form: request.log.map_or(Form::Json, |log| log.form),
         debug: request.debug,
     })

@@ -9,6 +9,7 @@ pub mod descriptor;
 pub mod file;
 pub mod identity;
 pub mod landlock;
+pub mod localhost;
 pub mod lock;
 pub mod mount;
 pub mod namespace;

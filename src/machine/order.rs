@@ -39,6 +39,8 @@ pub struct Order {
     pub exports: Vec<Export>,
     /// The network namespace that the machine process is to live in.
     pub network: NetworkNamespace,
+    /// Whether that namespace's localhost is to be the guest's.
+    pub localhost: bool,
     /// The form of lines in the log.
     pub log_form: Form,
     /// Minimum log level in the log: `error`, or `debug` with `--debug`.

@@ -103,6 +103,13 @@ pub enum Call {
         /// The secret.
         seed: [u8; 32],
     },
+    /// Connects to whoever listens at this port of localhost inside, and carries bytes between it and a port of the host's.
+    Forward {
+        /// The vsock port.
+        port: u32,
+        /// The TCP port.
+        to: u16,
+    },
     /// Sets the wall clock to the host's: before a container begins, after a pause or a restore, and when the host's own
     /// was set.
     SetClock {

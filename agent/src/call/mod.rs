@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod device;
 mod exec;
+mod forward;
 pub mod freeze;
 pub mod memory;
 mod network;
@@ -43,6 +44,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),
         Call::ServeNames { port } => network::serve_names(agent, port),
         Call::Relay { port } => relay::call(agent, port),
+        Call::Forward { port, to } => forward::call(agent, port, to),
         Call::Renew { seed } => renew::call(&seed),
         Call::SetClock { nanoseconds } => clock::call(agent, nanoseconds),
     };

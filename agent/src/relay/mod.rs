@@ -12,6 +12,7 @@
 mod connection;
 mod fifo;
 mod poll;
+pub mod port;
 mod socket;
 #[cfg(test)]
 mod tests;

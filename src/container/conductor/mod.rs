@@ -23,6 +23,7 @@ mod exec;
 mod join;
 mod kill;
 mod life;
+pub mod localhost;
 mod member;
 pub mod network;
 mod pause;

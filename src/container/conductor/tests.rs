@@ -15,7 +15,7 @@ use crate::machine::order::{
 };
 use crate::process::signal::Signals;
 use crate::process::stdio::Descriptors;
-use husk_protocol::{FromAgent, ProcessStatus, Request, Stdio, Target, frame};
+use husk_protocol::{Failure, FailureKind, FromAgent, ProcessStatus, Request, Stdio, Target, frame};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -25,6 +25,8 @@ use std::time::Instant;
 
 /// The slot that a balloon gets.
 const BALLOON: u32 = 12;
+/// The port of localhost at which somebody inside listens.
+const LISTENED: u16 = 8080;
 const SOON: Option<Duration> = Some(Duration::from_secs(5));
 
 /// A guest that does as it is told.
@@ -144,6 +146,16 @@ impl Agent {
                 Call::AttachDevice { slot } => {
                     self.guest.looked_at.lock().unwrap().push(slot);
                     Answer::Done
+                }
+                Call::Forward { port, to: LISTENED } => {
+                    let (ends, pipe) = self.board.connect(port).unwrap();
+                    pipe.deliver(&ends, b"served");
+                    Answer::Done
+                }
+                Call::Forward { .. } => {
+                    let refused = Failure { kind: FailureKind::Guest, message: "refused".into() };
+                    self.say(&FromAgent::Reply { id, outcome: Err(refused) });
+                    continue;
                 }
                 _ => Answer::Done,
             };
@@ -740,4 +752,22 @@ fn a_guest_that_does_not_end_a_container_that_was_killed_loses_its_machine() {
     assert_eq!(joined.receive(Some(Duration::from_secs(20))).unwrap(), Outcome::Exited(137));
     assert!(begun.elapsed() >= deadline::KILL_JOINED, "{:?}", begun.elapsed());
     assert_eq!(stage.status(), 137);
+}
+
+#[test]
+fn a_connection_to_localhost_is_led_to_who_listens_inside_and_reset_if_nobody_does() {
+    let stage = started(&["sleep"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut doors = localhost::Doors::new(Arc::clone(&stage.conductor));
+    let mut connect = |to| {
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        doors.lead(listener.accept().unwrap().0.into(), to);
+        client
+    };
+    let mut said = String::new();
+    connect(LISTENED).read_to_string(&mut said).unwrap();
+    assert_eq!(said, "served");
+    let refused = connect(1).read(&mut [0]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionReset);
+    stage.kill().unwrap();
 }
