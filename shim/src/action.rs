@@ -5,6 +5,7 @@ use crate::bootstrap::Bootstrap;
 use crate::failure::Failure;
 use crate::flags::Flags;
 use crate::options::Options;
+use crate::pod_bundle::PodBundle;
 use crate::rootfs;
 use containerd_shim_protos::api::DeleteResponse;
 use husk::config::pod::{self, Role};
@@ -43,6 +44,8 @@ pub fn start(flags: &Flags) -> Result<(), Failure> {
         let started = start_server(flags, &options, &bootstrap, &socket, listener.into());
         started.inspect_err(|_| drop(std::fs::remove_file(&socket)))?;
     }
+    // For a sandbox that this server is asked to make itself; and for `delete`.
+    options.write(Path::new("."))?;
     std::fs::write(ADDRESS, &address).map_err(|error| Failure::host("write the address", &error))?;
     say(&bootstrap.answer(&address)?)
 }
@@ -106,6 +109,7 @@ pub fn delete(flags: &Flags) -> Result<(), Failure> {
         Container::load(&store, &id).map_or(0, |found| u32::try_from(found.state.pid).unwrap_or_default());
     container::delete(&store, &id, true)?;
     rootfs::undo(&bundle);
+    PodBundle::at(&bundle).undo();
     remove_socket(&bundle);
     let response = DeleteResponse {
         pid,

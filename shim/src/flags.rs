@@ -32,6 +32,8 @@ pub enum Action {
     Start,
     /// Remove what is left of a container whose server is gone.
     Delete,
+    /// Be the first process of a pod.
+    Pause,
     /// Be the server.
     Serve,
     /// `-info`
@@ -98,6 +100,7 @@ impl Flags {
             _ if self.info => Action::Info,
             "start" => Action::Start,
             "delete" => Action::Delete,
+            "pause" => Action::Pause,
             _ => Action::Serve,
         }
     }
@@ -154,5 +157,6 @@ mod tests {
         assert!(parse(&["-colour", "red"]).unwrap_err().message.contains("-colour"));
         assert_eq!(parse(&["-info"]).unwrap().action(), Action::Info);
         assert_eq!(parse(&["-v"]).unwrap().action(), Action::Version);
+        assert_eq!(parse(&["pause"]).unwrap().action(), Action::Pause);
     }
 }

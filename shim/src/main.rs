@@ -4,6 +4,7 @@
 //!   containerd --"start"--> shim (prints an address, ends)
 //!                             \--> shim (the server: lives as long as its containers)
 //!   containerd <--- ttrpc: task service v2 and v3 ---> service -> tasks -> task -> husk::container
+//!   containerd <--- ttrpc: sandbox service ------- sandbox: pods without a pause image
 //!   containerd <--- ttrpc: events, in order --------- events
 //!   containerd --"delete"--> shim (removes what a server that was killed has left)
 //! ```
@@ -39,7 +40,11 @@ mod logger;
 #[allow(unsafe_code)] // how memory is allotted has no safe wrapper
 mod memory;
 mod options;
+mod pause;
+mod pod_bundle;
+mod pod_config;
 mod rootfs;
+mod sandbox;
 mod server;
 mod service;
 mod stats;
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         flags::Action::Info => info::print(),
         flags::Action::Start => action::start(&flags),
         flags::Action::Delete => action::delete(&flags),
+        flags::Action::Pause => pause::pause(),
         flags::Action::Serve => server::serve(&flags),
     });
     match done {

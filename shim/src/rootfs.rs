@@ -32,13 +32,17 @@ pub fn make(bundle: &Path, mounts: &[Mount]) -> Result<(), Failure> {
 
 /// Undoes whatever is mounted there.
 pub fn undo(bundle: &Path) {
-    let target = bundle.join(NAME);
+    undo_at(&bundle.join(NAME));
+}
+
+/// Undoes whatever is mounted at `target`.
+pub fn undo_at(target: &Path) {
     loop {
-        match umount2(&target, MntFlags::UMOUNT_NOFOLLOW) {
+        match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
             // Somebody looks at it: it goes when they have gone.
             Err(Errno::EBUSY) => {
-                if umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_err() {
+                if umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_err() {
                     return;
                 }
             }

@@ -3,12 +3,16 @@
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::memory;
+use crate::options::Options;
+use crate::sandbox::Pod;
 use crate::task::Task;
 use containerd_shim_protos::api;
+use containerd_shim_protos::sandbox_sync::{Sandbox, create_sandbox};
 use containerd_shim_protos::{Task as TaskService, create_task};
 use husk_protocol::TerminalSize;
 use protobuf::MessageField;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ttrpc::{MethodHandler, TtrpcContext};
@@ -23,6 +27,7 @@ pub struct Service {
     namespace: String,
     debug: bool,
     events: Events,
+    pod: Arc<Pod>,
     /// By name. `None`: being made.
     tasks: Mutex<BTreeMap<String, Option<Arc<Task>>>>,
     /// Told when nobody needs us any more.
@@ -31,12 +36,13 @@ pub struct Service {
 
 type Methods = HashMap<String, Box<dyn MethodHandler + Send + Sync>>;
 
-/// The methods of both versions.
+/// The methods of both versions, and of the sandbox service.
 pub fn methods(service: &Arc<Service>) -> Methods {
     let third = create_task(Arc::clone(service) as Arc<dyn TaskService + Send + Sync>);
     let second = create_task(Arc::clone(service) as Arc<dyn TaskService + Send + Sync>);
     let second = second.into_iter().map(|(name, method)| (name.replace(VERSION_3, VERSION_2), method));
-    third.into_iter().chain(second).collect()
+    let pod = create_sandbox(Arc::clone(&service.pod) as Arc<dyn Sandbox + Send + Sync>);
+    third.into_iter().chain(second).chain(pod).collect()
 }
 
 impl Service {
@@ -46,6 +52,7 @@ impl Service {
             namespace: namespace.to_owned(),
             debug,
             events,
+            pod: Arc::new(Pod::new(namespace, debug, done.clone())),
             tasks: Mutex::default(),
             done: Mutex::new(done),
         }
@@ -72,7 +79,7 @@ impl Service {
         }
         tasks.insert(request.id.clone(), None);
         drop(tasks);
-        let made = Task::create(request, &self.namespace, self.debug, &self.events);
+        let made = self.make_task(request);
         memory::give_back();
         let mut tasks = self.tasks();
         match made {
@@ -86,6 +93,12 @@ impl Service {
                 Err(failure)
             }
         }
+    }
+
+    fn make_task(&self, request: &api::CreateTaskRequest) -> Result<Arc<Task>, Failure> {
+        let options = Options::of(request.options.as_ref())?;
+        self.pod.complete(Path::new(&request.bundle))?;
+        Task::create(request, options, &self.namespace, self.debug, &self.events)
     }
 }
 
@@ -222,8 +235,8 @@ impl TaskService for Service {
     }
 
     fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
-        // Others may still need us.
-        if self.tasks().is_empty() {
+        // Others may still need us. A sandbox's shim is shut down by its own service.
+        if self.tasks().is_empty() && !self.pod.exists() {
             let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
             // The second who asks is told the same.
             let _ = done.send(());

@@ -80,6 +80,7 @@ impl Task {
     /// Makes the container. On failure nothing is left of it.
     pub fn create(
         request: &CreateTaskRequest,
+        options: Options,
         namespace: &str,
         debug: bool,
         events: &Events,
@@ -87,7 +88,6 @@ impl Task {
         if !request.checkpoint.is_empty() {
             return Err(Failure::new(ttrpc::Code::UNIMPLEMENTED, "husk does not restore containers yet"));
         }
-        let options = Options::of(request.options.as_ref())?;
         let bundle = PathBuf::from(&request.bundle);
         let place = Place {
             id: ContainerId::new(&request.id)?,
@@ -356,6 +356,11 @@ impl Task {
     /// Waits for its end, or that of one of its processes.
     pub fn wait(&self, exec_id: &str) -> Result<Exit, Failure> {
         if exec_id.is_empty() { Ok(self.ended.wait()) } else { Ok(self.exec(exec_id)?.ended.wait()) }
+    }
+
+    /// Waits for its end, up to `limit`.
+    pub fn ended_within(&self, limit: Duration) -> Option<Exit> {
+        self.ended.wait_for(limit)
     }
 
     /// Lets one of its processes go.

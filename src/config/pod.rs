@@ -13,11 +13,11 @@ pub const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// The sandbox of a pod's container.
 pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 /// What the pod's containers are going to need, as the sandbox is told beforehand: bytes.
-const MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+pub const MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 /// Microseconds of processor time ...
-const CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+pub const CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
 /// ... in so many.
-const CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
+pub const CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 
 /// A container's part in a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
