@@ -1,7 +1,8 @@
 # What a newcomer types. Everything slow is cached outside the checkout and made again only when its inputs change.
 #
 #   make demo      install what is needed, build everything, run a container in a guest of its own
-#   make test      all tests: the quick ones first, then those with real guests; CALLERS=all for all that Docker and Podman are shown to do
+#   make test      all tests: the quick ones first, then those with real guests; CALLERS=all for all that Docker, Podman,
+#                  containerd and its pods are shown to do
 #   make bench     start-up, exec, network and memory, side by side with runc, crun and QEMU
 #   make check     formatting, lints and the tests that need neither KVM nor root
 #   make install   PREFIX=/usr/local DESTDIR=: husk, containerd's shim, manual pages, completions, a commented configuration file

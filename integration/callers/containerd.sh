@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
-# containerd.sh HUSK SHIM IMAGE [SCENARIO...]: containerd with runc's shim first and with husk's after it: the same calls, and
-# what came of them compared. IMAGE is an unpacked busybox. Run as root on a machine whose KVM runs guests. With KEEP=1 what
-# runc did the last time is taken for what it does. With STOCK=1 also runc's shim with husk as its program.
+# containerd.sh HUSK SHIM BUSYBOX [SCENARIO...]: containerd with runc's shim first and with husk's after it: the same calls, and
+# what came of them compared.
+#   HUSK SHIM  the programs under test
+#   BUSYBOX    an unpacked root filesystem, of which the image is made
+#   SCENARIO   names (all by default); `quick` is a selection
+#   KEEP       what runc did the last time is taken for what it does
+#   STOCK      also runc's shim with husk as its program
+#   HUSK_FULL  more tasks where many are wanted
+# Runs as root on a machine whose KVM runs guests, with a daemon of its own in a state of its own (see state.sh).
 set -uo pipefail
+all="run stdin tty life created logger memory wrong crash restart"
+quick="everyday"
+caller=containerd
+source "$(dirname "$0")/state.sh"
 husk=$1 shim=$2 image=$3; shift 3
-wanted=${*:-all}
-work=/var/tmp/husk-containerd
-mount | awk -v work="$work/" 'index($3, work) == 1 { print $3 }' | xargs -r umount -l
-[ -n "${KEEP:-}" ] || rm -rf "$work/results"
-export PATH=$work/bin:$PATH CONTAINERD_ADDRESS=$work/state/containerd.sock CONTAINERD_NAMESPACE=callers
-# What a run that was cut short has left.
-for program in "$husk" runc; do
-    store=/run/containerd/${program##*/}/$CONTAINERD_NAMESPACE
-    for id in $(ls "$store" 2>/dev/null); do "$program" --root "$store" delete --force "$id"; done
-done
-rm -rf "$work/root" "$work/state" "$work"/log-* "$work/figures"
-mkdir -p "$work"/bin "$work"/results/{runc,husk,stock}
+case ${1-} in '') set -- $all ;; quick) set -- $quick ;; esac
+export CONTAINERD_ADDRESS=$work/state/containerd.sock CONTAINERD_NAMESPACE=callers
+mkdir -p "$work"/results/{husk,stock}
+kept=$work/results/runc
+[ -z "${KEEP:-}" ] || kept=/var/tmp/husk-callers-kept/containerd
+mkdir -p "$kept"
 install "$husk" "$work/bin/husk"
 install "$shim" "$work/bin/containerd-shim-husk-v2"
+: >"$work/figures"
 failures=0
+AT_ONCE=$([ -z "${HUSK_EMULATED-}" ] && echo 2000 || echo 8000) # milliseconds
 
 # --- the daemon -----------------------------------------------------------------------------------------------------
 up() {
@@ -73,7 +79,7 @@ background() { # ID SCRIPT [OPTIONS...]: runs until it is killed
 }
 status_of() { ctr task ls | awk -v id="$1" '$1 == id { print $3 }'; }
 becomes() { # ID STATUS
-    local until=$((SECONDS + 30))
+    local until=$((SECONDS + 120))
     while [ $SECONDS -lt $until ]; do
         [ "$(status_of "$1")" = "$2" ] && { echo "becomes $2"; return; }
         sleep 0.1
@@ -82,7 +88,7 @@ becomes() { # ID STATUS
 }
 end() { # ID
     ctr task kill -s KILL "$1" 2>/dev/null || true
-    becomes "$1" STOPPED >/dev/null
+    [ -z "$(status_of "$1")" ] || becomes "$1" STOPPED >/dev/null
     ctr task delete "$1" >/dev/null 2>&1 || true
     ctr container delete "$1" 2>/dev/null || true
 }
@@ -170,21 +176,37 @@ s_memory() {
     cat "$work/log-$id"
     ctr container delete "$id"
 }
-# containerd ends under its containers and comes back: they live and are reached again; one that ended meanwhile is told, and
-# taken away by containerd itself.
+# containerd ends under its containers and comes back: they live and are reached again, and what they print goes on; one that
+# ended meanwhile is told, and taken away by containerd itself.
 s_restart() {
-    local n
-    for n in 1 2 3; do background "$runtime-r$n" "$READY"; done
-    background "$runtime-r4" "echo ready; sleep 3; exit 33"
+    local n count=3 before
+    [ -z "${HUSK_FULL:-}" ] || count=20
+    for n in $(seq $count); do
+        background "$runtime-r$n" 'echo ready; while :; do echo line; sleep 0.5; done'
+    done
+    background "$runtime-gone" "echo ready; sleep 3; exit 33"
     kill -9 "$daemon"; wait "$daemon" 2>/dev/null || true
     sleep 6
     up
-    for n in 1 2 3; do echo "$n is $(status_of "$runtime-r$n")"; done
-    becomes "$runtime-r4" ""
-    tell "exec" ctr task exec --exec-id one "$runtime-r2" echo here
+    for n in $(seq $count); do
+        before=$(wc -l <"$work/log-$runtime-r$n")
+        echo "$n is $(status_of "$runtime-r$n")"
+        grows "$work/log-$runtime-r$n" "$before"
+        tell "exec" ctr task exec --exec-id one "$runtime-r$n" echo here
+    done
+    becomes "$runtime-gone" ""
     tell "kill" ctr task kill -s KILL "$runtime-r1"
     becomes "$runtime-r1" STOPPED
-    for n in 1 2 3 4; do end "$runtime-r$n"; done
+    for n in $(seq $count); do end "$runtime-r$n"; done
+    end "$runtime-gone"
+}
+grows() { # FILE LINES
+    local until=$((SECONDS + 20))
+    while [ $SECONDS -lt $until ]; do
+        [ "$(wc -l <"$1")" -le "$2" ] || { echo "goes on"; return; }
+        sleep 0.1
+    done
+    echo "printed nothing after line $2"
 }
 # What makes no sense is refused with the code that containerd's clients act on.
 s_wrong() {
@@ -205,7 +227,7 @@ s_wrong() {
 }
 # A shim that is killed takes its container with it.
 s_crash() {
-    local id=$runtime-crash before pid shim
+    local id=$runtime-crash before pid shim gone
     background "$id" "$READY"
     pid=$(ctr task ls | awk -v id="$id" '$1 == id { print $2 }')
     shim=$(pgrep -f "containerd-shim.* -id $id( |\$)" | head -1)
@@ -215,11 +237,34 @@ s_crash() {
     kill -9 "$shim"
     for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     kill -0 "$pid" 2>/dev/null && echo "its process lives on"
-    echo "$runtime: gone after $((($(date +%s%N) - before) / 1000000)) ms" >>"$work/figures"
+    gone=$((($(date +%s%N) - before) / 1000000))
+    [ $gone -lt $AT_ONCE ] || [ "$runtime" = runc ] || echo "gone after $gone ms only"
+    echo "$runtime: gone $gone ms after its shim was killed" >>"$work/figures"
     ctr task delete "$id" >/dev/null 2>&1 || true
     ctr container delete "$id"
     # runc's shim leaves its socket then.
     [ "$runtime" = husk ] || find /run/containerd/s -type s -newer "$work/before" -delete
+}
+
+# A little of everything, in as few steps as show it: what `make test` does.
+s_everyday() {
+    local id=$runtime-every
+    tell "run" $run --rm --env A=b --cwd /bin "$name" "$runtime-run" sh -c 'echo $A $PWD; echo err >&2; exit 42'
+    background "$id" 'echo ready; trap "echo term; exit 5" TERM; while :; do sleep 0.1; done'
+    seq 1 5000 | timeout -s KILL 60 ctr task exec --exec-id in "$id" sh -c 'md5sum; exit 7' >"$work/out" 2>"$work/err"
+    said "exec" $?
+    tell "pause" ctr task pause "$id"
+    echo "is $(status_of "$id")"
+    tell "resume" ctr task resume "$id"
+    ctr task metrics "$id" | awk 'NR > 3 { print "metric", $1 }' | grep -xE 'metric (memory.usage_in_bytes|memory.usage|pids.current)'
+    kill -9 "$daemon"; wait "$daemon" 2>/dev/null || true
+    up
+    echo "is $(status_of "$id") with a new containerd"
+    tell "term" ctr task kill -s TERM "$id"
+    becomes "$id" STOPPED
+    cat "$work/log-$id"
+    tell "delete" ctr task delete "$id"
+    tell "container" ctr container delete "$id"
 }
 
 # --- what exists ----------------------------------------------------------------------------------------------------
@@ -251,10 +296,10 @@ one() { # SCENARIO
 
 up
 import
-for scenario in run stdin tty life created logger memory wrong crash restart; do
-    case " $wanted " in *" all "*|*" $scenario "*) ;; *) continue ;; esac
+for scenario; do
     for runtime in runc husk ${STOCK:+stock}; do
         result=$work/results/$runtime/$scenario
+        [ $runtime = runc ] && result=$kept/$scenario
         [ $runtime = runc ] && [ -n "${KEEP:-}" ] && [ -s "$result" ] && continue
         case $runtime in
         stock) type=io.containerd.runc.v2 binary="--runc-binary $work/bin/husk" ;;
@@ -266,10 +311,10 @@ for scenario in run stdin tty life created logger memory wrong crash restart; do
         echo "$scenario with $runtime: $((SECONDS - since)) s"
     done
     for runtime in husk ${STOCK:+stock}; do
-        diff -u "$work/results/runc/$scenario" "$work/results/$runtime/$scenario" || failures=$((failures + 1))
+        diff -u "$kept/$scenario" "$work/results/$runtime/$scenario" || failures=$((failures + 1))
     done
 done
 down
-cat "$work/figures" 2>/dev/null
+cat "$work/figures"
 echo "containerd: $failures scenarios differ between runc's shim and husk's"
 [ $failures = 0 ]

@@ -35,7 +35,7 @@ mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir /sys/fs/cgroup/script
 echo $$ >/sys/fs/cgroup/script/cgroup.procs
-for place in /run/netns /run/docker /run/containers /etc/cni /var/lib/cni; do
+for place in /run/netns /run/docker /run/containers /run/containerd /etc/cni /var/lib/cni; do
     [ ! -d $place ] || mount -t tmpfs tmpfs $place
 done
 ip link set lo up

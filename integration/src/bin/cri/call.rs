@@ -14,7 +14,7 @@ pub fn call(socket: &str, method: &str, request: &Message) -> Outcome<Fields> {
         .args([
             "-sS",
             "--max-time",
-            "120",
+            "600",
             "--http2-prior-knowledge",
             "--unix-socket",
             socket,
