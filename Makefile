@@ -48,6 +48,7 @@ demo: build
 
 check:
 	@$(CARGO) fmt --all --check
+	@$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@$(CARGO) test --workspace --exclude husk-integration --locked
 
