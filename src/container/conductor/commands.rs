@@ -93,7 +93,10 @@ impl Conductor {
         // Callers put interfaces into the namespace between create and start.
         self.settle_network()?;
         self.call(Call::Start { container }, within).map_err(|error| failed(&error))?;
-        self.lock().member_mut(container)?.phase = Phase::Running;
+        // One that has joined may have ended and gone by now: it was started all the same.
+        if let Ok(member) = self.lock().member_mut(container) {
+            member.phase = Phase::Running;
+        }
         Ok(())
     }
 

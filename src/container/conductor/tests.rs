@@ -75,6 +75,8 @@ struct Manners {
     mute: AtomicBool,
     /// Says that it has killed, and has not.
     lies: AtomicBool,
+    /// Tells of an end, and answers what led to it some time later.
+    hasty: AtomicBool,
     /// Claims this much more output than there is.
     boasts: AtomicUsize,
 }
@@ -159,6 +161,10 @@ impl Agent {
                 }
                 _ => Answer::Done,
             };
+            if let Some(exited) = ended.as_ref().filter(|_| self.manners.hasty.load(Ordering::SeqCst)) {
+                self.say(&FromAgent::Exited(exited.clone()));
+                std::thread::sleep(Duration::from_millis(300));
+            }
             self.say(&FromAgent::Reply { id, outcome: Ok(answer) });
             if let Some(exited) = ended {
                 // Twice, and one of nobody: only what is news counts.
@@ -635,6 +641,21 @@ fn a_kill_before_the_container_exists_ends_the_machine() {
     assert_eq!(stage.ask(Command::Status).unwrap(), Outcome::Status(Phase::Creating));
     assert_eq!(stage.kill().unwrap(), Outcome::Done);
     assert!(stage.life.join().unwrap().is_err());
+}
+
+/// Seen on a busy machine: it had ended before the agent's answer was looked at, and its start was said to have failed.
+#[test]
+fn a_container_that_joins_and_ends_at_once_was_started() {
+    let stage = started(&["sleep"]);
+    let (_read, write) = std::io::pipe().unwrap();
+    let mut joined = stage.join(&["echo", "words"], "max", write);
+    assert_eq!(joined.receive(SOON).unwrap(), Outcome::Joined(ContainerKey(1)));
+    stage.manners.hasty.store(true, Ordering::SeqCst);
+    assert_eq!(stage.ask_of(1, Command::Start).unwrap(), Outcome::Done);
+    assert_eq!(joined.receive(SOON).unwrap(), Outcome::Exited(7));
+    stage.manners.hasty.store(false, Ordering::SeqCst);
+    stage.kill().unwrap();
+    assert_eq!(stage.status(), 137);
 }
 
 #[test]
