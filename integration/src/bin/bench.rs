@@ -3,11 +3,12 @@
 //! Everything is measured in rounds: one sample of each contender a round, so that a slow moment of the machine hits all
 //! alike. Medians are printed with their ratio to runc's. Absolute times mean little where the machine is emulated.
 //!
-//! Arguments: `bench KERNEL INITRD [ROUNDS [network]]`; the environment is as for the tests.
+//! Arguments: `bench KERNEL INITRD [ROUNDS [PART]]`; the environment is as for the tests. Parts: start, exec, network, memory.
 
 use husk_integration::{
     bundle::{Bundle, Image},
     network::Bridge,
+    outside::Outside,
     qemu::{self, Qemu},
     running::Running,
     runtime::{Runtime, run},
@@ -31,31 +32,57 @@ fn main() {
         return;
     }
     let (Some(kernel), Some(initrd)) = (args.next(), args.next()) else {
-        eprintln!("usage: bench KERNEL INITRD [ROUNDS [network]]");
+        eprintln!("usage: bench KERNEL INITRD [ROUNDS [PART]]");
         std::process::exit(2);
     };
     let rounds: usize = args.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
     println!("medians of {rounds} rounds, one sample of each a round\n");
-    if args.next().as_deref() == Some("network") {
-        return network(rounds, &kernel);
+    let part = args.next();
+    let wanted = |name| part.as_deref().is_none_or(|part| part == name);
+    if wanted("start") {
+        runs(rounds, &kernel, &initrd);
+        timeline();
     }
-    runs(rounds, &kernel, &initrd);
-    timeline();
-    execs(rounds);
-    network(rounds, &kernel);
-    memory();
+    if wanted("exec") {
+        execs(rounds);
+    }
+    if wanted("network") {
+        network(rounds, &kernel);
+    }
+    if wanted("memory") {
+        memory();
+    }
 }
 
 /// `run true`, whole: create, start, exit, delete. And QEMU to the agent's first line, which is not even a container.
 fn runs(rounds: usize, kernel: &str, initrd: &str) {
-    let bundles: Vec<Bundle> = CONTENDERS.iter().map(|_| Bundle::new(Image::Busybox, &["true"])).collect();
-    let mut samples = vec![Vec::new(); CONTENDERS.len() + 1];
+    let templates = Outside::new("templates");
+    let configure = |name: &str, line: &str| {
+        let path = templates.0.join(name);
+        std::fs::write(&path, format!("[machine]\n{line}\n")).expect("a file");
+        path
+    };
+    let directory = templates.0.join("templates");
+    let cold = configure("cold", "templates = \"never\"");
+    let copy = configure("copy", &format!("template_directory = {directory:?}"));
+    let make = ["--config".as_ref(), copy.as_os_str(), "template".as_ref(), "create".as_ref()];
+    println!("{}", Runtime::Husk.call(make).ok().stdout);
+    let contenders = [
+        (Runtime::Husk, Some(&cold)),
+        (Runtime::Husk, Some(&copy)),
+        (Runtime::Runc, None),
+        (Runtime::Crun, None),
+    ];
+    let bundles: Vec<Bundle> = contenders.iter().map(|_| Bundle::new(Image::Busybox, &["true"])).collect();
+    let mut samples = vec![Vec::new(); contenders.len() + 1];
     // The first of each warms the page cache and is not counted.
     for round in 0..=rounds {
-        for ((runtime, bundle), samples) in CONTENDERS.iter().zip(&bundles).zip(&mut samples) {
+        for (((runtime, config), bundle), samples) in contenders.iter().zip(&bundles).zip(&mut samples) {
             let path = bundle.write().to_owned();
             let id = fresh_id();
-            let command = runtime.command(["run".as_ref(), "-b".as_ref(), path.as_os_str(), id.as_ref()]);
+            let config = config.map(|config| ["--config".as_ref(), config.as_os_str()]);
+            let run = ["run".as_ref(), "-b".as_ref(), path.as_os_str(), id.as_ref()];
+            let command = runtime.command(config.iter().flatten().copied().chain(run));
             let taken = time(command);
             if round > 0 {
                 samples.push(taken);
@@ -63,11 +90,17 @@ fn runs(rounds: usize, kernel: &str, initrd: &str) {
         }
         let taken = qemu::to_first_line(kernel, initrd);
         if round > 0 {
-            samples.last_mut().expect("four").push(taken);
+            samples.last_mut().expect("one more").push(taken);
         }
     }
-    let names = ["husk run true", "runc run true", "crun run true", "QEMU microvm to the agent's first line"];
-    table("start", &names, &mut samples, 1);
+    let names = [
+        "husk run true, cold",
+        "husk run true, from a template",
+        "runc run true",
+        "crun run true",
+        "QEMU microvm to the agent's first line",
+    ];
+    table("start", &names, &mut samples, 2);
 }
 
 /// One start, step by step, by the machine's own debug log: seconds since `husk run` was started.
