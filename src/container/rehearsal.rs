@@ -7,12 +7,9 @@
 use crate::machine::memory::PAGE;
 use crate::machine::order::MachineConfig;
 use crate::machine::template::{Template, Touched};
-use nix::sys::prctl::set_child_subreaper;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,12 +22,25 @@ pub fn rehearse(
     template: &Template,
     example: &str,
 ) -> io::Result<Touched> {
-    let directory = std::env::temp_dir().join(format!("husk-rehearsal-{}", std::process::id()));
+    let directory = templates.join(format!("{DIRECTORY}{}", std::process::id()));
+    clear(templates)?;
     fs::DirBuilder::new().mode(0o700).create(&directory)?;
     let made = bundle(&directory, example).and_then(|()| configure(&directory, templates, config));
     let touched = made.and_then(|()| start(template, &directory));
     let removed = fs::remove_dir_all(&directory);
     touched.and_then(|touched| removed.map(|()| touched))
+}
+
+/// Removes what makers that were killed have left.
+fn clear(templates: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(templates)?.flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY));
+        if maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// An operator's configuration by which a container without limits gets just that machine.
@@ -66,33 +76,30 @@ fn bundle(directory: &Path, example: &str) -> io::Result<()> {
     fs::write(directory.join("config.json"), config.to_string())
 }
 
+/// In the foreground: should this process be killed, the program sees the end of its input, and the container goes.
 fn start(template: &Template, directory: &Path) -> io::Result<Touched> {
-    let id = format!("rehearsal-{}", std::process::id());
-    let husk = |verb: &str| {
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg("--config")
-            .arg(directory.join(CONFIG))
-            .arg("--root")
-            .arg(directory.join("state"))
-            .arg(verb);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    };
     let pid_file = directory.join("pid");
-    let mut run = husk("run");
-    run.arg("--detach").arg("--bundle").arg(directory).arg("--pid-file").arg(&pid_file).arg(&id);
-    // What `run` leaves is ours to take in, wherever we were started from.
-    set_child_subreaper(true)?;
-    if !run.status()?.success() {
-        return Err(io::Error::other("it failed"));
-    }
-    let pid = fs::read_to_string(&pid_file)?;
-    let seen = touched(template, pid.trim());
-    husk("delete").arg("--force").arg(&id).status()?;
-    if let Ok(pid) = pid.trim().parse() {
-        waitpid(Pid::from_raw(pid), None)?;
-    }
+    let mut child = Command::new("/proc/self/exe")
+        .arg("--config")
+        .arg(directory.join(CONFIG))
+        .arg("--root")
+        .arg(directory.join("state"))
+        .args(["run", "--bundle"])
+        .arg(directory)
+        .arg("--pid-file")
+        .arg(&pid_file)
+        .arg(format!("rehearsal-{}", std::process::id()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let runs = child.stdout.take().map(|mut stdout| stdout.read_exact(&mut [0]));
+    let seen = match runs {
+        Some(Ok(())) => fs::read_to_string(&pid_file).and_then(|pid| touched(template, pid.trim())),
+        _ => Err(io::Error::other("it failed")),
+    };
+    // Closes its input.
+    child.wait()?;
     seen
 }
 
@@ -122,13 +129,15 @@ fn touched(template: &Template, pid: &str) -> io::Result<Touched> {
 }
 
 const CONFIG: &str = "husk.toml";
+/// Beside the templates, where root alone can write.
+const DIRECTORY: &str = ".rehearsal-";
 const PAGES_A_READ: usize = 512;
 const BYTES_A_READ: usize = PAGES_A_READ * PAGE as usize;
 // Documentation/admin-guide/mm/pagemap.rst.
 const PRESENT: u64 = 1 << 63;
 const OF_A_FILE: u64 = 1 << 61;
 
-/// An x86_64 ELF program that does nothing but pause(2), for ever: one header, one segment, three instructions.
+/// An x86_64 ELF program that writes a byte and ends when its input does: one header, one segment, a few instructions.
 #[rustfmt::skip]
 const WAIT: &[u8] = &[
     0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -137,11 +146,13 @@ const WAIT: &[u8] = &[
     0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0,          // sizes of the headers, one segment
     1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,            // load, read and execute, from the file's beginning
     0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0,      // to 0x400000
-    0x81, 0, 0, 0, 0, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0,      // 129 bytes
+    0xa3, 0, 0, 0, 0, 0, 0, 0, 0xa3, 0, 0, 0, 0, 0, 0, 0,      // 163 bytes
     0, 0x10, 0, 0, 0, 0, 0, 0,
-    0xb8, 34, 0, 0, 0,                                         // mov eax, SYS_pause
-    0x0f, 0x05,                                                // syscall
-    0xeb, 0xf7,                                                // and again
+    0xb8, 1, 0, 0, 0, 0xbf, 1, 0, 0, 0,                        // mov eax, SYS_write; mov edi, 1
+    0x48, 0x89, 0xe6, 0xba, 1, 0, 0, 0, 0x0f, 0x05,            // mov rsi, rsp; mov edx, 1; syscall
+    0x31, 0xc0, 0x31, 0xff,                                    // xor eax, eax (SYS_read); xor edi, edi
+    0x48, 0x89, 0xe6, 0xba, 1, 0, 0, 0, 0x0f, 0x05,            // mov rsi, rsp; mov edx, 1; syscall
+    0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05,                 // mov eax, SYS_exit; xor edi, edi; syscall
 ];
 
 #[cfg(test)]
@@ -149,14 +160,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_waits_until_it_is_killed() {
+    fn the_program_waits_for_the_end_of_its_input() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("b")).unwrap();
         bundle(&directory.path().join("b"), "{}").unwrap();
-        let mut child = Command::new(directory.path().join("b/rootfs/wait")).spawn().unwrap();
+        let mut child = Command::new(directory.path().join("b/rootfs/wait"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(100));
         assert!(child.try_wait().unwrap().is_none(), "it waits");
-        child.kill().unwrap();
-        assert!(child.wait().unwrap().code().is_none());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
     }
 }

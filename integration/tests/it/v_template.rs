@@ -229,8 +229,9 @@ fn a_maker_that_fails_or_is_killed_leaves_nothing_that_is_used() {
         assert_eq!(templates.files(), [""; 0]);
         unmount(&directory);
 
-        // Killed at any moment: the next start is a container, and the next maker clears up.
-        for milliseconds in [100, 700, 2000] {
+        // Killed at any moment: no process stays, the next start is a container, and the next maker clears up.
+        nix::sys::prctl::set_child_subreaper(true).expect("prctl works");
+        for milliseconds in [100, 700, 2000, 3500] {
             let config = templates.config();
             let words = ["--config".as_ref(), config.as_os_str(), "template".as_ref(), "create".as_ref()];
             let mut maker =
@@ -238,6 +239,7 @@ fn a_maker_that_fails_or_is_killed_leaves_nothing_that_is_used() {
             std::thread::sleep(Duration::from_millis(milliseconds));
             maker.kill().expect("it is ours");
             maker.wait().expect("it is ours");
+            await_orphans();
             assert_eq!(templates.run("echo fine").0.ok().stdout, "fine\n");
         }
         // Two at once: one may be told that the other is at it.
@@ -254,6 +256,18 @@ fn a_maker_that_fails_or_is_killed_leaves_nothing_that_is_used() {
         assert!(output.ok().stdout == "fine\n" && is_copy(&log), "{log}");
     }
     before.assert_unchanged();
+}
+
+/// Waits until what a child has left behind has ended by itself.
+fn await_orphans() {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    let begun = std::time::Instant::now();
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "a maker's container does not end");
+        if status == WaitStatus::StillAlive {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 fn mount(at: &Path, options: &str) {
