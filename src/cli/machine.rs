@@ -22,7 +22,7 @@ use crate::machine::control::{server, wire::WireError};
 use crate::machine::order::{self, Descriptor, Failed, MachineConfig, NetworkNamespace, Order, Report};
 use crate::machine::slots::SlotError;
 use crate::machine::template::{Template, Unfit};
-use crate::machine::{Jail, Machine, Parts, Running, Spares, seed};
+use crate::machine::{Jail, Machine, MachineError, Parts, Running, Spares, seed};
 use crate::process::signal::Signals;
 use crate::process::stdio::{self, Descriptors};
 use crate::process::{self, log, terminal};
@@ -183,16 +183,13 @@ impl Prepared {
 /// A machine that is a copy of a template, with a secret for it, where there is one that fits; or else one that boots.
 fn machine(config: &MachineConfig, parts: &Parts) -> Result<(Machine, Option<[u8; 32]>), Failed> {
     if let Some(directory) = &config.templates {
-        let unfit = match Template::find(directory, config, parts) {
-            Ok(template) => match Machine::copy(config, &template).map_err(|error| of(&error))? {
-                Ok(machine) => return Ok((machine, Some(seed::draw().map_err(|error| of(&error))?))),
-                Err(unfit) => unfit,
-            },
-            Err(unfit) => unfit,
-        };
-        match unfit {
-            Unfit::Missing => tracing::debug!("a cold start: {unfit}"),
-            unfit => tracing::warn!("a cold start, although there is a template: {}", chain(&unfit)),
+        let found = Template::find(directory, config, parts).map_err(MachineError::from);
+        match found.and_then(|template| Machine::copy(config, &template)) {
+            Ok(machine) => return Ok((machine, Some(seed::draw().map_err(|error| of(&error))?))),
+            Err(MachineError::Template(Unfit::Missing)) => {
+                tracing::debug!("a cold start: {}", Unfit::Missing);
+            }
+            Err(error) => tracing::warn!("a cold start, although there is a template: {}", chain(&error)),
         }
     }
     Ok((Machine::assemble(config, parts).map_err(|error| of(&error))?, None))

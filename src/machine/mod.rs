@@ -159,6 +159,9 @@ pub enum MachineError {
     /// A vcpu cannot be set up.
     #[error("cannot set up a vcpu")]
     VcpuState(#[from] arch::current::vcpu::VcpuError),
+    /// A template is for another host.
+    #[error("the template does not fit")]
+    Template(#[from] template::Unfit),
     /// No event descriptor.
     #[error("cannot make an event descriptor")]
     Events(#[source] io::Error),

@@ -214,6 +214,9 @@ fn a_template_that_does_not_fit_makes_a_cold_start_and_the_log_says_why() {
 
 #[test]
 fn a_maker_that_fails_or_is_killed_leaves_nothing_that_is_used() {
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl works");
+    // Those of other tests, which would be missed in the end.
+    await_orphans();
     let before = Census::take();
     {
         let templates = Templates::new("maker");
@@ -230,7 +233,6 @@ fn a_maker_that_fails_or_is_killed_leaves_nothing_that_is_used() {
         unmount(&directory);
 
         // Killed at any moment: no process stays, the next start is a container, and the next maker clears up.
-        nix::sys::prctl::set_child_subreaper(true).expect("prctl works");
         for milliseconds in [100, 700, 2000, 3500] {
             let config = templates.config();
             let words = ["--config".as_ref(), config.as_os_str(), "template".as_ref(), "create".as_ref()];

@@ -7,9 +7,9 @@ use crate::machine::order::MachineConfig;
 use crate::machine::{Machine, MachineError, kvm, memory};
 
 impl Machine {
-    /// Builds a machine from a template. Nothing of the guest has run; no thread was started. `Ok(Err(..))`: this host's
-    /// processors are others than the template's.
-    pub fn copy(config: &MachineConfig, template: &Template) -> Result<Result<Machine, Unfit>, MachineError> {
+    /// Builds a machine from a template. Nothing of the guest has run; no thread was started. An error says nothing about
+    /// a machine that boots: this host's KVM may not take what another's, or its own before an update, has given.
+    pub fn copy(config: &MachineConfig, template: &Template) -> Result<Machine, MachineError> {
         let frame = Frame::begin(config)?;
         let supported = frame.kvm.supported_cpuid()?;
         let Template { state, memory: file } = template;
@@ -17,7 +17,7 @@ impl Machine {
             .zip(&state.vcpus)
             .all(|(id, vcpu)| vcpu.fits(supported.as_slice(), id, config.vcpus));
         if !fit || state.vcpus.len() != usize::from(config.vcpus) {
-            return Ok(Err(Unfit::Other("kind of processor")));
+            return Err(Unfit::Other("kind of processor").into());
         }
         let memory = memory::map(&layout::memory(u64::from(config.memory_mib) << 20))?;
         stretches::overlay(&memory, file, &state.memory.stretches)?;
@@ -27,7 +27,7 @@ impl Machine {
 
         let furnished = frame.furnish(&memory)?;
         if furnished.windows().len() != state.registers.len() {
-            return Ok(Err(Unfit::Other("set of devices")));
+            return Err(Unfit::Other("set of devices").into());
         }
         for (window, registers) in furnished.windows().iter().zip(&state.registers) {
             window.restore(registers.clone()).map_err(crate::machine::slots::SlotError::from)?;
@@ -45,6 +45,6 @@ impl Machine {
             }
         }
         frame.timeline.step("vcpus set up");
-        frame.finish(furnished, memory, vcpus, true).map(Ok)
+        frame.finish(furnished, memory, vcpus, true)
     }
 }
