@@ -2,10 +2,7 @@
 
 use super::context::Context;
 use super::{CliError, usage};
-use crate::config::annotation::Wishes;
-use crate::config::machine::{self, Facts};
-use crate::config::pod::Announced;
-use crate::config::resources::Limits;
+use crate::config::machine;
 use crate::container::probe;
 use crate::host::cgroup::{self, Mode};
 use crate::host::systemd;
@@ -55,9 +52,7 @@ impl Check {
 
 fn findings(context: &Context) -> Result<Vec<Finding>, CliError> {
     let operator = context.operator()?;
-    let facts = Facts { processors: 1, memory_mib: u64::MAX };
-    let config =
-        machine::decide(&Limits::default(), Wishes::default(), Announced::default(), &operator, facts);
+    let config = machine::unlimited(&operator);
     let device = open_device("/dev/kvm");
     let (parts, guest) = match probe::parts(&config) {
         Ok((parts, told)) => (Some(parts), Ok(told)),

@@ -39,6 +39,12 @@ pub fn decide(
     }
 }
 
+/// The machine of a container that has no limits and wishes for nothing.
+pub fn unlimited(operator: &Operator) -> MachineConfig {
+    let facts = Facts { processors: u32::MAX, memory_mib: u64::MAX };
+    decide(&Limits::default(), Wishes::default(), Announced::default(), operator, facts)
+}
+
 fn vcpus(limits: &Limits, wishes: Wishes, announced: Announced, operator: &Operator, facts: Facts) -> u8 {
     let own = match (wishes.vcpus, limits.processors) {
         (Some(wish), _) => u32::from(wish),

@@ -5,7 +5,7 @@
 
 use super::error::{ConfigError, invalid};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The most vcpus that a machine can have.
 pub const MOST_VCPUS: u8 = 32;
@@ -151,13 +151,12 @@ impl Operator {
         if machine.boot_timeout_ms == 0 {
             return Err(invalid("machine.boot_timeout_ms", "must be above 0"));
         }
-        let directory = Some(machine.template_directory.clone());
         for (name, path) in [
-            ("machine.kernel", &machine.kernel),
-            ("machine.initrd", &machine.initrd),
-            ("machine.template_directory", &directory),
+            ("machine.kernel", machine.kernel.as_deref()),
+            ("machine.initrd", machine.initrd.as_deref()),
+            ("machine.template_directory", Some(machine.template_directory.as_path())),
         ] {
-            if path.as_ref().is_some_and(|path| path.is_relative()) {
+            if path.is_some_and(Path::is_relative) {
                 return Err(invalid(name, "must be an absolute path"));
             }
         }

@@ -4,13 +4,13 @@
 //! It is a real start, of a program that only waits, by the command line; what was changed is read from the machine
 //! process's memory map. A template without this is slower to start from and otherwise the same.
 
-use crate::machine::memory::PAGE;
+use crate::host::pagemap;
 use crate::machine::order::MachineConfig;
 use crate::machine::template::{Template, Touched};
 use serde_json::{Value, json};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -45,20 +45,17 @@ fn clear(templates: &Path) -> io::Result<()> {
 
 /// An operator's configuration by which a container without limits gets just that machine.
 fn configure(directory: &Path, templates: &Path, config: &MachineConfig) -> io::Result<()> {
-    let mut machine = json!({
-        "vcpus": config.vcpus,
-        "memory_mib": config.memory_mib,
-        "kernel_command_line": config.command_line,
-        "boot_timeout_ms": config.boot_timeout_ms,
-        "template_directory": templates,
-    });
-    for (key, path) in [("kernel", &config.kernel), ("initrd", &config.initrd)] {
-        if let (Some(machine), Some(path)) = (machine.as_object_mut(), path) {
-            machine.insert(key.into(), json!(path));
-        }
-    }
-    // A TOML table of strings and numbers is JSON but for the sign between key and value.
-    let lines = machine.as_object().into_iter().flatten().map(|(key, value)| format!("{key} = {value}\n"));
+    let given = [
+        ("vcpus", json!(config.vcpus)),
+        ("memory_mib", json!(config.memory_mib)),
+        ("kernel_command_line", json!(config.command_line)),
+        ("boot_timeout_ms", json!(config.boot_timeout_ms)),
+        ("template_directory", json!(templates)),
+    ];
+    let paths = [("kernel", &config.kernel), ("initrd", &config.initrd)];
+    let paths = paths.into_iter().filter_map(|(key, path)| Some((key, json!(path.as_ref()?))));
+    // TOML writes numbers and strings as JSON does.
+    let lines = given.into_iter().chain(paths).map(|(key, value)| format!("{key} = {value}\n"));
     fs::write(directory.join(CONFIG), format!("[machine]\n{}", lines.collect::<String>()))
 }
 
@@ -110,20 +107,14 @@ fn touched(template: &Template, pid: &str) -> io::Result<Touched> {
     if mapped.is_empty() {
         return Err(io::Error::other("it was a cold start"));
     }
-    let pages = File::open(process.join("pagemap"))?;
     let mut touched = Touched::default();
-    let mut entries = [0; PAGES_A_READ * 8];
     for (range, begin) in mapped {
-        for first in range.clone().step_by(BYTES_A_READ) {
-            let ours = begin.saturating_add(first.saturating_sub(range.start));
-            pages.read_exact_at(&mut entries, (ours / PAGE).saturating_mul(8))?;
-            for (at, entry) in (first..range.end).step_by(PAGE as usize).zip(entries.as_chunks::<8>().0) {
-                let entry = u64::from_le_bytes(*entry);
-                if entry & PRESENT != 0 && entry & OF_A_FILE == 0 {
-                    touched.add(at);
-                }
+        let length = range.end.saturating_sub(range.start);
+        pagemap::each(&process, begin, length, |from, page| {
+            if page.is_present() && !page.is_of_a_file() {
+                touched.add(range.start.saturating_add(from));
             }
-        }
+        })?;
     }
     Ok(touched)
 }
@@ -131,11 +122,6 @@ fn touched(template: &Template, pid: &str) -> io::Result<Touched> {
 const CONFIG: &str = "husk.toml";
 /// Beside the templates, where root alone can write.
 const DIRECTORY: &str = ".rehearsal-";
-const PAGES_A_READ: usize = 512;
-const BYTES_A_READ: usize = PAGES_A_READ * PAGE as usize;
-// Documentation/admin-guide/mm/pagemap.rst.
-const PRESENT: u64 = 1 << 63;
-const OF_A_FILE: u64 = 1 << 61;
 
 /// An x86_64 ELF program that writes a byte and ends when its input does: one header, one segment, a few instructions.
 #[rustfmt::skip]

@@ -1,11 +1,8 @@
 //! Templates as their owner sees them: made and tried, asked about, removed.
 
 use super::rehearsal;
-use crate::config::annotation::Wishes;
-use crate::config::machine::{self, Facts};
+use crate::config::machine;
 use crate::config::operator::Operator;
-use crate::config::pod::Announced;
-use crate::config::resources::Limits;
 use crate::error::chain;
 use crate::machine::Parts;
 use crate::machine::order::MachineConfig;
@@ -22,9 +19,7 @@ pub struct Made {
 
 /// The machine of a container without limits, of this size if one is named.
 pub fn machine(operator: &Operator, vcpus: Option<u8>, memory_mib: Option<u32>) -> MachineConfig {
-    let facts = Facts { processors: u32::MAX, memory_mib: u64::MAX };
-    let config =
-        machine::decide(&Limits::default(), Wishes::default(), Announced::default(), operator, facts);
+    let config = machine::unlimited(operator);
     MachineConfig {
         vcpus: vcpus.unwrap_or(config.vcpus),
         memory_mib: memory_mib.unwrap_or(config.memory_mib),

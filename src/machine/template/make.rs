@@ -1,11 +1,12 @@
 //! Makes a template.
 
 use super::state::{Identity, MadeFrom, MemoryFile, State};
-use super::{EXTENSION, Touched, path, stretches};
+use super::{EXTENSION, Touched, path, stem, stretches};
 use crate::host::deadline;
 use crate::host::lock::DirectoryLock;
 use crate::machine::kvm::{Kvm, SavedChips};
 use crate::machine::order::MachineConfig;
+use crate::machine::parts::PartsError;
 use crate::machine::{Machine, MachineError, Parts, Running};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::fs::{DirBuilder, File};
@@ -34,7 +35,7 @@ pub fn make(directory: &Path, config: &MachineConfig) -> Result<Made, MakeError>
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(host("make its directory"))?;
     let lock = DirectoryLock::take(directory, Duration::ZERO).map_err(host("lock its directory"))?;
     let _lock = lock.ok_or(MakeError::Busy)?;
-    let parts = Parts::find(config).map_err(|error| MakeError::Parts(Box::new(error)))?;
+    let parts = Parts::find(config)?;
     // Before anything runs: what is changed from here on makes a template that does not fit.
     let made_from = MadeFrom::of(config, &parts).map_err(host("look at what it is made from"))?;
     let msrs = Kvm::open().and_then(|kvm| kvm.msrs()).map_err(MachineError::Kvm)?;
@@ -112,9 +113,8 @@ struct NewFile {
 
 impl NewFile {
     fn create(directory: &Path, config: &MachineConfig) -> io::Result<NewFile> {
-        let begin = prefix(config);
         let number = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let name = format!("{begin}{}{MEMORY}", number.as_nanos());
+        let name = format!("{}-{}{MEMORY}", stem(config), number.as_nanos());
         let path = directory.join(&name);
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(NewFile { path, name, file, kept: false })
@@ -123,7 +123,7 @@ impl NewFile {
     /// The state names it now; those of earlier templates of that size, and of makers that were killed, go.
     fn keep_alone(mut self, directory: &Path, config: &MachineConfig) {
         self.kept = true;
-        let begin = prefix(config);
+        let begin = format!("{}-", stem(config));
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(&begin) && name.ends_with(MEMORY) && name != self.name {
@@ -139,10 +139,6 @@ impl Drop for NewFile {
             let _ = std::fs::remove_file(&self.path);
         }
     }
-}
-
-fn prefix(config: &MachineConfig) -> String {
-    format!("{}x{}-", config.vcpus, config.memory_mib)
 }
 
 /// Removes all templates in `directory`; how many there were. What else lies there stays.
@@ -171,7 +167,7 @@ pub enum MakeError {
     Busy,
     /// No kernel or agent.
     #[error(transparent)]
-    Parts(Box<super::super::parts::PartsError>),
+    Parts(#[from] PartsError),
     /// No machine.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -60,7 +60,12 @@ impl Template {
 
 /// Where the state of such a machine's template is.
 fn path(directory: &Path, config: &MachineConfig) -> PathBuf {
-    directory.join(format!("{}x{}.{EXTENSION}", config.vcpus, config.memory_mib))
+    directory.join(format!("{}.{EXTENSION}", stem(config)))
+}
+
+/// What the names of such a machine's template's files begin with.
+fn stem(config: &MachineConfig) -> String {
+    format!("{}x{}", config.vcpus, config.memory_mib)
 }
 
 const EXTENSION: &str = "template";

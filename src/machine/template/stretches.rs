@@ -3,12 +3,14 @@
 #![allow(clippy::arithmetic_side_effects, reason = "on our own layout, page by page; overflow aborts")]
 
 use crate::device::Memory;
+use crate::host::pagemap;
 use crate::machine::memory::{self, MemoryError, PAGE};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 /// A part of a memory's content that lies in a file; page-aligned, all three.
@@ -54,38 +56,25 @@ pub fn overlay(memory: &Memory, file: &File, stretches: &[Stretch]) -> Result<()
 /// Which of `memory`'s pages exist and hold something, as stretches whose `offset` counts all of them one after another.
 /// Fewer than [`WORTH_A_GAP`] empty pages between two are taken along.
 pub fn filled(memory: &Memory) -> io::Result<Vec<Stretch>> {
-    let pages = File::open("/proc/self/pagemap")?;
     let mut stretches: Vec<Stretch> = Vec::new();
     let mut offset = 0;
-    let mut entries = vec![0; usize::try_from(PAGE).unwrap_or(0)];
-    let per_read = PAGE / 8;
     for (guest, ours, size) in memory::slots(memory) {
-        for first in (0..size / PAGE).step_by(usize::try_from(per_read).unwrap_or(1)) {
-            let count = per_read.min((size / PAGE).saturating_sub(first));
-            let wanted = entries.get_mut(..usize::try_from(count * 8).unwrap_or(0)).unwrap_or_default();
-            pages.read_exact_at(wanted, (ours / PAGE + first) * 8)?;
-            for (number, entry) in (first..).zip(wanted.as_chunks::<8>().0) {
-                let there = u64::from_le_bytes(*entry) & (PAGE_PRESENT | PAGE_SWAPPED) != 0;
-                let at = guest + number * PAGE;
-                if !there || is_empty(memory, at) {
-                    continue;
+        pagemap::each(Path::new("/proc/self"), ours, size, |from, page| {
+            let at = guest + from;
+            if !(page.is_present() || page.is_swapped()) || is_empty(memory, at) {
+                return;
+            }
+            match stretches.last_mut() {
+                Some(last) if last.at >= guest && at - (last.at + last.length) < WORTH_A_GAP * PAGE => {
+                    offset += at + PAGE - (last.at + last.length);
+                    last.length = at + PAGE - last.at;
                 }
-                match stretches.last_mut() {
-                    Some(last)
-                        if last.at + last.length <= at
-                            && at - (last.at + last.length) < WORTH_A_GAP * PAGE
-                            && last.at >= guest =>
-                    {
-                        offset += at + PAGE - (last.at + last.length);
-                        last.length = at + PAGE - last.at;
-                    }
-                    _ => {
-                        stretches.push(Stretch { at, offset, length: PAGE });
-                        offset += PAGE;
-                    }
+                _ => {
+                    stretches.push(Stretch { at, offset, length: PAGE });
+                    offset += PAGE;
                 }
             }
-        }
+        })?;
     }
     Ok(stretches)
 }
@@ -111,9 +100,6 @@ pub fn write_out(memory: &Memory, stretches: &[Stretch], file: &File) -> io::Res
 const PAGE_MASK: u64 = PAGE - 1;
 /// Each stretch is a mapping, and a gap costs room in the file.
 const WORTH_A_GAP: u64 = 16;
-// Documentation/admin-guide/mm/pagemap.rst.
-const PAGE_PRESENT: u64 = 1 << 63;
-const PAGE_SWAPPED: u64 = 1 << 62;
 
 #[cfg(test)]
 mod tests {

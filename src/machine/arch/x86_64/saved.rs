@@ -1,10 +1,10 @@
 //! The whole state of a vcpu that was stopped, taken from one and given to another.
 
 use super::cpuid;
-use super::vcpu::VcpuError;
+use super::vcpu::{VcpuError, set_cpuid};
 use kvm_bindings::{
-    CpuId, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
-    kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
@@ -59,8 +59,7 @@ impl SavedVcpu {
     /// Sets a new vcpu to this state.
     pub fn apply(&self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
         let failed = VcpuError::at;
-        let cpuid = CpuId::from_entries(&self.cpuid).map_err(|_| VcpuError::list("processor features"))?;
-        vcpu.set_cpuid2(&cpuid).map_err(failed("processor features"))?;
+        set_cpuid(vcpu, &self.cpuid)?;
         // Within KVM's tolerance nothing is scaled.
         vcpu.set_tsc_khz(self.tsc_khz).map_err(failed("counter's frequency"))?;
         vcpu.set_sregs(&self.special).map_err(failed("special registers"))?;

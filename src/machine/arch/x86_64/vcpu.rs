@@ -44,8 +44,7 @@ impl VcpuState {
     /// Sets a new vcpu to this state.
     pub fn apply(&self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
         let failed = VcpuError::at;
-        let cpuid = CpuId::from_entries(&self.cpuid).map_err(|_| VcpuError::list("processor features"))?;
-        vcpu.set_cpuid2(&cpuid).map_err(failed("processor features"))?;
+        set_cpuid(vcpu, &self.cpuid)?;
         let msrs = Msrs::from_entries(&self.msrs).map_err(|_| VcpuError::list("model-specific registers"))?;
         vcpu.set_msrs(&msrs).map_err(failed("model-specific registers"))?;
         if self.extended != 0 {
@@ -64,6 +63,13 @@ impl VcpuState {
         connect_lines(&mut apic);
         vcpu.set_lapic(&apic).map_err(failed("local APIC"))
     }
+}
+
+/// Says what the processor says of its features. To be called before anything else of it is set.
+pub(super) fn set_cpuid(vcpu: &VcpuFd, entries: &[kvm_cpuid_entry2]) -> Result<(), VcpuError> {
+    const WHAT: &str = "processor features";
+    let cpuid = CpuId::from_entries(entries).map_err(|_| VcpuError::list(WHAT))?;
+    vcpu.set_cpuid2(&cpuid).map_err(VcpuError::at(WHAT))
 }
 
 /// As the 64-bit boot protocol wants it: paging on, flat segments, interrupts off.
