@@ -11,10 +11,16 @@ for line in sys.stdin:
     message = json.loads(line)
     if message.get("executable") and message["target"]["name"] == "it": print(message["executable"])')
 
+# husk with points at which a test stops it. Without optimisation: what it is made from has been built so for other tests.
+out=${CARGO_TARGET_DIR:-$here/target}/husk
+cargo build -p husk --features fault-points --locked
+objcopy --strip-debug "${out%/*}/$(uname -m)-unknown-linux-gnu/debug/husk" "$out/stopping"
+integration/embed.sh "$out/stopping" "$kernel" "$out/initrd" "$out/husk-stopping"
+
 kinds="busybox debian work"
 attempt() { # TEST-ARGUMENTS...: in one machine; the runner's exit status
     images $kinds || return
-    inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" -- --test-threads=1 "$@"
+    inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" "$out/husk-stopping" -- --test-threads=1 "$@"
 }
 # 125: not a test but the emulated machine itself has failed. That is no verdict on husk: once more, on a new one.
 pass() {

@@ -6,6 +6,7 @@
 //! | variable | what |
 //! |---|---|
 //! | `HUSK` | the `husk` under test |
+//! | `HUSK_STOPPING` | the same, made with the feature `fault-points` |
 //! | `HUSK_BUSYBOX` | a busybox root filesystem, unpacked |
 //! | `HUSK_DEBIAN` | a Debian root filesystem, unpacked |
 //! | `HUSK_WORK` | another, with what real work takes |

@@ -20,6 +20,8 @@ static HUNG: LazyLock<Duration> =
 pub enum Runtime {
     /// The one under test.
     Husk,
+    /// The same, made with points at which it stops when it is told to (`HUSK_FAULT_POINT`).
+    Stopping,
     /// The oracle.
     Runc,
     /// For comparison in benchmarks.
@@ -50,9 +52,8 @@ impl Runtime {
     /// The program.
     pub fn program(self) -> PathBuf {
         match self {
-            Runtime::Husk => {
-                std::env::var_os("HUSK").map(PathBuf::from).expect("HUSK is set: run `make test`")
-            }
+            Runtime::Husk => named_by("HUSK"),
+            Runtime::Stopping => named_by("HUSK_STOPPING"),
             Runtime::Runc => "runc".into(),
             Runtime::Crun => "crun".into(),
         }
@@ -70,6 +71,12 @@ impl Runtime {
     pub fn call<S: AsRef<OsStr>>(self, args: impl IntoIterator<Item = S>) -> Output {
         run(self.command(args))
     }
+}
+
+fn named_by(variable: &str) -> PathBuf {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .unwrap_or_else(|| panic!("{variable} is not set: run `make test`"))
 }
 
 /// Runs a command to its end and collects what it printed. Panics if it hangs.

@@ -17,7 +17,7 @@ use crate::error::{ErrorKind, Kind, chain};
 use crate::host::clock::Jumps;
 use crate::host::localhost::Localhost;
 use crate::host::netlink::Netlink;
-use crate::host::{capability, tap};
+use crate::host::{capability, fault, tap};
 use crate::machine::control::{server, wire::WireError};
 use crate::machine::order::{self, Descriptor, Failed, MachineConfig, NetworkNamespace, Order, Report};
 use crate::machine::slots::SlotError;
@@ -112,6 +112,7 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
         ),
         _ => return Err(failed(ErrorKind::InvalidArgument, "the order and its descriptors disagree".into())),
     };
+    fault::point("machine: in place");
     order::send_report(parent, &Report::Prepared).map_err(|error| of(&error))?;
     Ok(Prepared { order, signals, control, descriptors, terminal })
 }
@@ -128,6 +129,7 @@ impl Prepared {
         jail.attach_all(&order.exports, &machine.root_exports(), &machine.share_exports())
             .map_err(|error| of(&error))?;
 
+        fault::point("machine: assembled");
         let board = machine.switchboard();
         let agent = offer_control(&board)?;
         let streams: Arc<dyn Streams> = Arc::new(board);
@@ -144,12 +146,14 @@ impl Prepared {
         let localhost = localhost
             .inspect_err(|error| tracing::warn!(%error, "ports of the pod's localhost cannot be forwarded"));
         jail.enter().map_err(|error| of(&error))?;
+        fault::point("machine: jailed");
         // TAPs are made while the guest boots.
         let spares = machine.spares();
         let network = Network::begin(Arc::clone(&spares), tuns)
             .map_err(|error| host("look after the network namespace", &error))?;
         let since = Instant::now();
         let running = machine.run().map_err(|error| of(&error))?;
+        fault::point("machine: running");
         for (step, since) in running.timeline().steps() {
             tracing::debug!(step = ?step, microseconds = since.as_micros(), "the machine is put together");
         }

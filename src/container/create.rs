@@ -13,7 +13,7 @@ use crate::config::operator::Operator;
 use crate::config::pod::{self, Role};
 use crate::config::{self, Decision};
 use crate::host::pidfd::PidFd;
-use crate::host::{file, proc};
+use crate::host::{fault, file, proc};
 use crate::log::Form;
 use crate::machine::control;
 use crate::machine::order::{Descriptor, Order};
@@ -108,7 +108,9 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     placement::check_network(&decision)?;
     let place = placement::find(request.id.as_str(), &decision, request.operator, request.systemd_cgroup)?;
 
+    fault::point("decided");
     let reserved = store.reserve(request.id)?;
+    fault::point("reserved");
     let directory = reserved.directory.clone();
     let mut undo = Undo::new();
     undo.push(|| drop(reserved.remove()));
@@ -119,21 +121,31 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     let mut state = State::creating(request.id.as_str(), &bundle, &decision);
     let order = order(&decision, &state, request, &terminal)?;
     let mut machine = start_machine(request, &terminal)?;
+    fault::point("machine started");
     (state.pid, state.start_time) = (machine.pid, machine.start_time);
     if let Some(place) = &place {
-        place.take_in(machine.pid, &decision.cgroup.files, &mut undo)?;
-        state.live_in(&place.home());
+        state.live_in(&place.home()?);
     }
-    give_order(&mut machine, &directory, &order, request, &terminal)?;
+    // Before there is a group: should we be killed from here on, `delete` knows what to look for.
     state.write(&directory)?;
+    fault::point("creation noted");
+    if let Some(place) = &place {
+        place.take_in(machine.pid, &decision.cgroup.files, &mut undo)?;
+    }
+    fault::point("group made");
+    give_order(&mut machine, &directory, &order, request, &terminal)?;
     write_seccomp(&directory, &decision)?;
+    fault::point("order given");
     // Hooks look at the machine process: when it has gone under them, its reason is the one that helps.
     run_hooks(&state).map_err(|error| machine.gone().unwrap_or(error))?;
+    fault::point("hooks run");
     machine.create(Duration::from_millis(decision.machine.boot_timeout_ms))?;
+    fault::point("created");
 
     state.stage = Stage::Created;
     state.write(&directory)?;
     hand_over(&machine, &terminal, request)?;
+    fault::point("handed over");
     machine.leave();
     undo.release();
     let container = Container { id: request.id.clone(), state, directory };

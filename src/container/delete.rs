@@ -4,7 +4,7 @@ use super::error::ContainerError;
 use super::state::StateError;
 use super::store::Reserved;
 use super::{Container, ContainerId, Status, Store, hooks};
-use crate::host::{deadline, tap};
+use crate::host::{deadline, fault, tap};
 use crate::machine::control::client::{ClientError, Connection};
 use crate::machine::control::{Address, Command};
 use std::fs::File;
@@ -50,6 +50,7 @@ fn delete_existing(store: &Store, id: &ContainerId, force: bool) -> Result<(), C
 }
 
 fn delete_loaded(container: &Container, reserved: Reserved, force: bool) -> Result<(), ContainerError> {
+    fault::point("to be deleted");
     match container.status() {
         Status::Stopped => {}
         Status::Created | Status::Creating => container.kill_and_wait()?,
@@ -61,9 +62,11 @@ fn delete_loaded(container: &Container, reserved: Reserved, force: bool) -> Resu
 
 /// Removes what a container that has stopped leaves: its group, its directory; then its hooks are told.
 pub(super) fn destroy(container: &Container, reserved: Reserved) -> Result<(), ContainerError> {
+    fault::point("killed");
     if let Some(home) = container.state.home() {
         home.clear_away()?;
     }
+    fault::point("group removed");
     // A machine that ended by itself has done so itself. The namespace may be gone, and with it all that was in it.
     if let Some(Ok(namespace)) = container.state.network.as_ref().map(open_namespace)
         && let Err(error) = tap::clear_abandoned(&namespace)
@@ -71,6 +74,7 @@ pub(super) fn destroy(container: &Container, reserved: Reserved) -> Result<(), C
         tracing::debug!(%error, "cannot look after the network namespace");
     }
     reserved.remove()?;
+    fault::point("deleted");
     hooks::run_all("poststop", &container.state.hooks.poststop, &container.oci_state(Status::Stopped));
     Ok(())
 }

@@ -158,8 +158,11 @@ impl Candidate<'_> {
         let mut process = MachineProcess::start_as(VERB, request.program, terminal.size.is_none())?;
         (state.pid, state.start_time) = (process.pid, process.start_time);
         if let Some(place) = &place {
+            state.live_in(&place.home()?);
+        }
+        self.note(&state)?;
+        if let Some(place) = &place {
             place.take_in(process.pid, &self.decision.cgroup.files, undo)?;
-            state.live_in(&place.home());
         }
         let order = StandInOrder::Join(JoinOrder {
             id: state.id.clone(),
@@ -171,7 +174,6 @@ impl Candidate<'_> {
         let descriptors: Vec<BorrowedFd<'_>> =
             self.trees.iter().map(AsFd::as_fd).chain(terminal.descriptor()).collect();
         process.prepare(&order, &descriptors)?;
-        self.note(&state)?;
         create::run_hooks(&state)?;
         let number = process.join()?;
         let container = self.made(state, number)?;

@@ -1,7 +1,7 @@
 //! Where a container's machine is put on the host: its control group and its network namespace.
 //!
 //! ```text
-//!   find (nothing is made) --> take_in(pid) --------------------> limit (update) ------> clear_away (delete)
+//!   find, home (nothing is made) -> take_in(pid) --------------------> limit (update) ------> clear_away (delete)
 //!     cgroupfs                   make the group, write limits,      write limits           remove the group
 //!                                then the pid
 //!     systemd                    a unit around the pid, limits as   properties, then       stop the unit, remove
@@ -73,8 +73,13 @@ fn without_unified(wanted: &HostCgroup) -> Result<(), ContainerError> {
 }
 
 impl Placement {
-    /// What later commands must know of it.
-    pub fn home(&self) -> Home {
+    /// What later commands must know of it, who will remove it with all that is in it: so not if it is somebody's.
+    pub fn home(&self) -> Result<Home, ContainerError> {
+        self.group.check_empty()?;
+        Ok(self.made())
+    }
+
+    fn made(&self) -> Home {
         Home { group: self.group.clone(), unit: self.unit.as_ref().map(|(unit, _)| unit.name.clone()) }
     }
 
@@ -91,7 +96,7 @@ impl Placement {
                 let mut systemd = Systemd::connect()?;
                 let properties = in_properties(&mut systemd, limits)?;
                 let pid = u32::try_from(pid).unwrap_or(0);
-                let home = self.home();
+                let home = self.made();
                 // Whatever comes of the job, nothing of it is to stay.
                 undo.push(move || {
                     let _ = home.clear_away();

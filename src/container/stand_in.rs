@@ -13,6 +13,7 @@
 
 use super::execution::{Execution, PATIENCE};
 use crate::error::{ErrorKind, Kind, chain};
+use crate::host::fault;
 use crate::machine::control::client::ClientError;
 use crate::machine::control::wire::{self, WireError};
 use crate::machine::control::{Address, Command, Outcome};
@@ -222,6 +223,7 @@ fn stand_for_container(
         .map_err(enter)?;
     order::send_report(parent, &Report::Prepared).map_err(StandInError::Lost)?;
     order::receive_proceed(parent).map_err(StandInError::Lost)?;
+    fault::point("stand-in: to join");
 
     let terminal = trees.split_off(order.joining.exports.len().min(trees.len())).into_iter().next();
     let controls = order.follows_terminal && terminal.as_ref().is_some_and(terminal::take_control);
@@ -232,6 +234,7 @@ fn stand_for_container(
         None => descriptors.extend([own.0.as_fd(), own.1.as_fd(), own.2.as_fd()]),
     }
     let (execution, number) = Execution::join(&order.control, order.joining, &descriptors)?;
+    fault::point("stand-in: joined");
     replace_own_with_null()?;
     jail::leave_all()?;
     order::send_report(parent, &Report::Joined(number)).map_err(StandInError::Lost)?;
@@ -255,7 +258,9 @@ fn stand(
             .map_err(|source| StandInError::Host { what: "join the container's cgroup", source })?;
     }
     let controls = terminal.as_ref().is_some_and(terminal::take_control);
+    fault::point("stand-in: in place");
     let execution = begin(order, terminal.as_ref().map(AsFd::as_fd))?;
+    fault::point("stand-in: process runs");
     replace_own_with_null()?;
     wire::send_frame(parent, &StandInReport::Running, &[]).map_err(StandInError::Lost)?;
     Ok((execution, signals, terminal.filter(|_| controls)))

@@ -3,6 +3,7 @@
 use super::error::ContainerError;
 use super::state::Stage;
 use super::{Container, Status, hooks};
+use crate::host::fault;
 use crate::machine::control::Command;
 
 impl Container {
@@ -19,7 +20,9 @@ impl Container {
 
     /// Starts it, knowing that it is created.
     pub fn start_created(&mut self) -> Result<(), ContainerError> {
+        fault::point("to be started");
         self.ask_with_hooks(&Command::Start, &self.state.hooks.start_container)?;
+        fault::point("started");
         self.state.stage = Stage::Started;
         // For a time when the machine cannot be asked; if this fails, the machine's word still counts.
         if let Err(error) = self.state.write(&self.directory) {

@@ -130,12 +130,19 @@ impl Cgroup {
         &self.directory
     }
 
+    /// Refuses one that is somebody's.
+    pub fn check_empty(&self) -> Result<(), CgroupError> {
+        match self.processes().len() {
+            0 => Ok(()),
+            count => Err(CgroupError::NotEmpty { count }),
+        }
+    }
+
     /// Makes it (and its parents), with every controller that the hierarchy has handed down to it. A group that exists
     /// and is empty is taken as it is. What was made stands in the returned list, outermost first.
     pub fn create(&self) -> Result<Vec<PathBuf>, CgroupError> {
         if self.directory.is_dir() {
-            let count = self.processes().len();
-            return if count == 0 { Ok(Vec::new()) } else { Err(CgroupError::NotEmpty { count }) };
+            return self.check_empty().map(|()| Vec::new());
         }
         let mut made = Vec::new();
         let below = self.directory.strip_prefix(MOUNT_POINT).unwrap_or(&self.directory);

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod deadline;
 pub mod descriptor;
+pub mod fault;
 pub mod file;
 pub mod identity;
 pub mod landlock;

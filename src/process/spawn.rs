@@ -25,6 +25,10 @@ fn own_at(program: &Path, arguments: &[&str], socket: OwnedFd, inherit_standard:
         command.arg0(name);
     }
     command.args(arguments).env_clear();
+    #[cfg(feature = "fault-points")]
+    command.envs(
+        std::env::var_os(crate::host::fault::VARIABLE).map(|point| (crate::host::fault::VARIABLE, point)),
+    );
     if !inherit_standard {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     }

@@ -27,3 +27,4 @@ mod t_cpython;
 mod u_pods;
 mod u_traffic;
 mod v_template;
+mod w_kills;

@@ -15,6 +15,7 @@ use crate::agent::CallError;
 use crate::error::ErrorKind;
 use crate::host::clock::Jumps;
 use crate::host::deadline::poll_timeout;
+use crate::host::fault;
 use crate::machine::control::Phase;
 use crate::machine::order::{self, Failed, Report};
 use crate::process::exit::{GUEST_LOST, KILLED};
@@ -80,6 +81,7 @@ impl Life {
             }
         }
         tracing::debug!(milliseconds = elapsed(since), "the agent is up, and the parent's hooks have run");
+        fault::point("machine: agent up");
         container.process.stdio = self.offered.stdio.clone();
         self.member(|member| member.start_within = start_within(&container));
 
@@ -110,6 +112,7 @@ impl Life {
             relay.settle();
         }
         tracing::debug!(milliseconds = elapsed(since), "the container exists");
+        fault::point("machine: container made");
         // What KVM tells a guest of the wall clock can be seconds off (seen: as long as the boot had taken). An agent that can
         // read the host's has done so; one that cannot is not busy now, and hears of it in time.
         self.conductor.tell(pause::set_clock());
@@ -222,6 +225,7 @@ impl Life {
         match ended {
             Some(exited) => {
                 tracing::debug!(status = exited.status.code(), "the container's process has ended");
+                fault::point("machine: exit seen");
                 self.drain(&exited);
                 self.end(exited.status.code())
             }
@@ -292,6 +296,7 @@ impl Life {
         state.wake_all();
         drop(state);
         self.hear_out();
+        fault::point("machine: ending");
         tracing::debug!("the machine ends");
         status
     }
