@@ -19,6 +19,9 @@
         clippy::unwrap_used,
         clippy::expect_used,
         clippy::panic,
+        // They panic where nobody reads.
+        clippy::print_stderr,
+        clippy::print_stdout,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects
     )

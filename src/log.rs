@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::fmt::format::Writer;
@@ -33,6 +34,12 @@ fn stamped(time: &str, level: &str, message: &str, form: Form) -> String {
         Form::Json => serde_json::to_string(&Line { level, msg: message, time }).unwrap_or_default(),
         Form::Text => format!("time={time:?} level={level} msg={message:?}"),
     }
+}
+
+/// Tells the person at standard error, in one write. That nobody is there, or the disk behind it full, changes nothing
+/// of what is done.
+pub fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Events as such lines.

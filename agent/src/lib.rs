@@ -14,7 +14,9 @@
         clippy::expect_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects,
-        clippy::panic
+        clippy::panic,
+        clippy::print_stderr,
+        clippy::print_stdout
     )
 )]
 

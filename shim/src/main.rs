@@ -20,6 +20,9 @@
         clippy::unwrap_used,
         clippy::expect_used,
         clippy::panic,
+        // They panic where nobody reads.
+        clippy::print_stderr,
+        clippy::print_stdout,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects
     )
@@ -68,7 +71,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // containerd shows what stands here to its user.
-            eprintln!("containerd-shim-husk-v2: {}", failure.message);
+            husk::log::tell(&format!("containerd-shim-husk-v2: {}", failure.message));
             ExitCode::FAILURE
         }
     }

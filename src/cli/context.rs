@@ -74,7 +74,7 @@ impl Context {
             return Err(CliError::Message(text));
         }
         if global.criu.is_some() {
-            eprintln!("WARNING: --criu ignored: husk does not use it");
+            crate::log::tell("WARNING: --criu ignored: husk does not use it");
         }
         Ok(Context {
             root_was_given: global.root.is_some(),

@@ -66,7 +66,7 @@ fn containers(context: &Context) -> Result<Vec<Shown>, CliError> {
         // Deleted meanwhile, or not yet written.
         Err(crate::container::ContainerError::NotFound) => None,
         Err(error) => {
-            eprintln!("load container {id}: {}", chain(&error));
+            crate::log::tell(&format!("load container {id}: {}", chain(&error)));
             None
         }
     };

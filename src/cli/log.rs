@@ -5,7 +5,7 @@
 
 use crate::container::create::MachineLog;
 use crate::error::plain;
-use crate::log::{Form, Lines, line};
+use crate::log::{Form, Lines, line, tell};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -70,15 +70,14 @@ impl Log {
 /// Tells why the command fails. Called once.
 pub fn report(message: &str) {
     let form = LOG.get().map_or(Form::Text, |log| log.form);
-    let mut line = line("error", message, form);
-    line.push('\n');
+    let line = line("error", message, form);
     match LOG.get().and_then(Log::file) {
         // One write: lines of several processes do not mix.
         Some(mut file) => {
-            let _ = file.write_all(line.as_bytes());
-            eprintln!("{message}");
+            let _ = file.write_all(format!("{line}\n").as_bytes());
+            tell(message);
         }
-        None => eprint!("{line}"),
+        None => tell(&line),
     }
 }
 

@@ -47,7 +47,7 @@ pub fn run() -> ExitCode {
     // SAFETY: this is the first thing that this process does.
     let parent = unsafe { stdio::parent_socket() };
     let Some(parent) = parent else {
-        eprintln!("husk: machine is started by husk itself");
+        crate::log::tell("husk: machine is started by husk itself");
         return ExitCode::FAILURE;
     };
     ExitCode::from(be(parent))

@@ -12,7 +12,7 @@ pub fn run() -> ExitCode {
     match parent {
         Some(parent) => ExitCode::from(stand_in::serve(parent)),
         None => {
-            eprintln!("husk: stand-in is started by husk itself");
+            crate::log::tell("husk: stand-in is started by husk itself");
             ExitCode::FAILURE
         }
     }

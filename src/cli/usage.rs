@@ -3,6 +3,7 @@
 use clap::Command;
 use clap::error::ErrorKind;
 use std::ffi::OsStr;
+use std::io::Write;
 
 /// What is wrong with a command line.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +56,14 @@ impl UsageError {
 pub fn explained(command: &Command, error: UsageError) -> UsageError {
     let mut command = command.clone().bin_name("husk");
     command.build();
+    let mut out = std::io::stdout();
     match error.verb.as_deref() {
         Some("husk") => {
-            println!("Incorrect Usage. {error}\n");
+            let _ = writeln!(out, "Incorrect Usage. {error}\n");
             let _ = command.print_help();
         }
         Some(verb) => {
-            println!("Incorrect Usage: {error}\n");
+            let _ = writeln!(out, "Incorrect Usage: {error}\n");
             if let Some(verb) = command.find_subcommand_mut(verb) {
                 let _ = verb.print_help();
             }

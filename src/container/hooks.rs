@@ -41,7 +41,7 @@ pub fn run_all(kind: &'static str, hooks: &[Hook], state: &OciState<'_>) {
     for (index, hook) in hooks.iter().enumerate() {
         if let Err(reason) = one(hook, state, None) {
             // For the person: in the log callers look for errors, and there is none.
-            eprintln!("WARNING: {}", ContainerError::Hook { kind, index, reason });
+            crate::log::tell(&format!("WARNING: {}", ContainerError::Hook { kind, index, reason }));
         }
     }
 }

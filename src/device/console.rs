@@ -150,21 +150,33 @@ fn telling(lines: &str) -> Vec<&str> {
     };
     let (panic, fault) = lines.split_last().unzip();
     let fault = fault.and_then(|fault: &[&str]| fault.get(cause..)).unwrap_or_default();
-    let mut shown: Vec<&str> =
-        fault.iter().copied().filter(|line| is_place(line)).take(FAULT_SHOWN).collect();
+    let mut shown: Vec<&str> = fault.iter().copied().filter(|line| is_place(line)).collect();
+    // Of a jump to nowhere the kernel can only guess where it came from.
+    if !shown.iter().any(|line| line.contains("+0x")) {
+        shown.extend(fault.iter().copied().filter(|line| line.contains("+0x")));
+    }
+    shown.truncate(FAULT_SHOWN);
     shown.extend(panic);
     shown
 }
 
 /// Whether a line of a fault says why or where, and not what the registers held.
 fn is_place(line: &str) -> bool {
-    // A trace's guesses have a question mark.
+    // Guesses of a trace have a question mark.
     CAUSES.iter().any(|cause| line.contains(cause)) || (line.contains("+0x") && !line.contains(" ? "))
 }
 
 /// What Linux says first of a fault of its own (arch/x86/mm/fault.c, arch/x86/kernel/{dumpstack,traps}.c).
-const CAUSES: [&str; 6] =
-    ["BUG:", "#PF:", "Oops:", "kernel BUG at", "general protection fault", "double fault"];
+const CAUSES: [&str; 8] = [
+    "BUG:",
+    "#PF:",
+    "Oops:",
+    "kernel BUG at",
+    "general protection fault",
+    "double fault",
+    "RIP: ",
+    "Workqueue: ",
+];
 /// How much of the end of the log is searched, and shown if no fault is found.
 const LINES_SEARCHED: usize = 200;
 const LINES_SHOWN: usize = 5;
@@ -248,6 +260,17 @@ mod tests {
             "Kernel panic - not syncing: Attempted to kill the idle task!",
         ];
         assert_eq!(telling(fault), place);
+        let nowhere = "BUG: kernel NULL pointer dereference, address: 0000000000000000\nOops: Oops: 0010 [#1] SMP NOPTI\n\
+            CPU: 0 UID: 0 PID: 12\nWorkqueue: async async_run_entry_fn\nRIP: 0010:0x0\nCall Trace:\n ? unpack+0x1/0x2\nKernel panic - not syncing";
+        let place = [
+            "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+            "Oops: Oops: 0010 [#1] SMP NOPTI",
+            "Workqueue: async async_run_entry_fn",
+            "RIP: 0010:0x0",
+            " ? unpack+0x1/0x2",
+            "Kernel panic - not syncing",
+        ];
+        assert_eq!(telling(nowhere), place);
         let long = format!("BUG: one\n{}Kernel panic", "a+0x1/0x2\n".repeat(100));
         assert_eq!(telling(&long).len(), FAULT_SHOWN + 1);
     }

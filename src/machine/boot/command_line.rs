@@ -70,8 +70,10 @@ const ALWAYS: &[&str] = &[
     "quiet",
     // The serial port is there from the first line on and needs no driver; `keep` so that a panic at any time is heard.
     "earlyprintk=serial,ttyS0,115200,keep",
-    // A panic ends the machine at once, and its container with it.
+    // A panic ends the machine at once, and its container with it. After a fault of its own the kernel would go on, with what
+    // it held then held for ever.
     "panic=-1",
+    "oops=panic",
     // By the keyboard controller's reset line: one port write, and never mistaken for a triple fault.
     "reboot=k",
     // KVM's clock tells the frequency, and the host looks after its time stamp counters: no watchdog, no calibration.
