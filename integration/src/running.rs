@@ -5,10 +5,11 @@ use crate::{
     runtime::{Runtime, code, wait},
     scenario::fresh_id,
 };
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde_json::Value;
 use std::{
     process::{Child, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A running container.
@@ -63,4 +64,17 @@ impl Running {
 pub fn kill(pid: i32, signal: i32) {
     let signal = nix::sys::signal::Signal::try_from(signal).expect("a signal");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("the process is there");
+}
+
+/// Takes leave of those that have become ours (this process must be a subreaper) and have ended.
+pub fn reap() {
+    let until = Instant::now() + Duration::from_secs(2);
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            if Instant::now() > until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }

@@ -27,4 +27,5 @@ mod t_cpython;
 mod u_pods;
 mod u_traffic;
 mod v_template;
+mod w_faults;
 mod w_kills;

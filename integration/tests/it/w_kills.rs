@@ -5,13 +5,11 @@ use husk_integration::{
     bundle::{Bundle, Image},
     census::Census,
     pod,
+    running::reap,
     runtime::{Output, Runtime, wait},
     scenario::{fresh_id, size},
 };
-use nix::{
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
-    unistd::Pid,
-};
+use nix::unistd::Pid;
 use std::{
     fs,
     process::{Child, Command, Stdio},
@@ -272,17 +270,4 @@ fn pid_of(id: &str) -> i32 {
 fn signal(pid: i32, signal: i32) {
     let signal = nix::sys::signal::Signal::try_from(signal).expect("there is such a signal");
     let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
-}
-
-/// Takes leave of those that have become ours and have ended.
-fn reap() {
-    let until = Instant::now() + Duration::from_secs(2);
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            if Instant::now() > until {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
