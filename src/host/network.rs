@@ -92,7 +92,8 @@ impl Snapshot {
             })?;
         }
         snapshot.mark_unconnected(&connected);
-        snapshot.records.sort();
+        // What is set first prevails over its like that come later, in the order in which the kernel tells of them.
+        snapshot.records.sort_by_key(|record| record.rank);
         Ok(snapshot)
     }
 }
@@ -159,14 +160,15 @@ impl Record {
         Some(record)
     }
 
-    /// The request that sets it.
+    /// The request that sets it. There can be several routes to one place that differ in their way alone: one more comes
+    /// before the others, and one that is there already ends with EEXIST.
     pub fn set(&self) -> Message {
-        let kind = match self.rank {
-            Rank::Address => libc::RTM_NEWADDR,
-            Rank::NearRoute | Rank::FarRoute => libc::RTM_NEWROUTE,
-            Rank::Neighbour => libc::RTM_NEWNEIGH,
+        let (kind, flags) = match self.rank {
+            Rank::Address => (libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_REPLACE),
+            Rank::NearRoute | Rank::FarRoute => (libc::RTM_NEWROUTE, libc::NLM_F_CREATE),
+            Rank::Neighbour => (libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_REPLACE),
         };
-        self.message(kind).flags(libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
+        self.message(kind).flags(flags)
     }
 
     /// The request that takes it away.

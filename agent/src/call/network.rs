@@ -43,6 +43,9 @@ pub fn configure(agent: &mut Agent, request: u32, requests: Vec<NetworkRequest>)
             {
                 let kind = request.message.get(4..6).and_then(|bytes| bytes.try_into().ok());
                 let kind = kind.map_or(0, u16::from_ne_bytes);
+                if (kind, error.0) == (libc::RTM_NEWROUTE, Errno::EEXIST) {
+                    continue;
+                }
                 return Err(refused(&format!("network request {number} (kind {kind})"), error));
             }
         }

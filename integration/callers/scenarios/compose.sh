@@ -38,11 +38,12 @@ END
     mkdir -p $W/www/cgi-bin
     cat >$W/www/cgi-bin/rows <<'END'
 #!/bin/sh
-printf 'content-type: text/plain\r\n\r\n'
 case $REQUEST_METHOD in
-POST) wget -q -O - --post-data "$(head -c $CONTENT_LENGTH)" http://database:8000/ ;;
-*) wget -q -O - http://database:8000/ ;;
-esac
+POST) answer=$(wget -q -O - --post-data "$(head -c $CONTENT_LENGTH)" http://database:8000/) ;;
+*) answer=$(wget -q -O - http://database:8000/) ;;
+esac || { printf 'Status: 502 Bad Gateway\r\n\r\n'; exit; }
+printf 'content-type: text/plain\r\n\r\n'
+echo "$answer"
 END
     chmod +x $W/www/cgi-bin/rows
     cat >$W/compose.yaml <<END

@@ -2,7 +2,7 @@
 
 use super::adopt::Inside;
 use crate::host::netlink::message::{Message, Nest};
-use crate::host::network::{Link, Record, Snapshot};
+use crate::host::network::{Link, Rank, Record, Snapshot};
 use husk_protocol::NetworkRequest;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,17 +33,21 @@ pub(super) fn requests(
         LOOPBACK => Some(LOOPBACK),
         index => insides.get(&index).map(|inside| inside.index),
     };
-    let wanted: BTreeSet<Record> = snapshot
-        .records
-        .iter()
-        .filter(|record| !is_of_loopback(record))
-        .filter_map(|record| record.for_interfaces(number))
-        .collect();
+    let known = snapshot.records.iter().filter(|record| !is_of_loopback(record));
+    let mut ordered: Vec<Record> = known.filter_map(|record| record.for_interfaces(number)).collect();
+    let wanted: BTreeSet<Record> = ordered.iter().cloned().collect();
     // In reverse: routes before the addresses that they need.
     for record in told.0.difference(&wanted).collect::<Vec<_>>().into_iter().rev() {
         requests.push(request(record.unset(), true));
     }
-    for record in wanted.difference(&told.0) {
+    // Each route comes before its like that is there already: so the last of them first.
+    let routes = |record: &Record| matches!(record.rank, Rank::NearRoute | Rank::FarRoute);
+    ordered.sort_by_key(|record| record.rank);
+    ordered
+        .chunk_by_mut(|one, other| one.rank == other.rank)
+        .filter(|same| same.iter().all(routes))
+        .for_each(<[Record]>::reverse);
+    for record in ordered.iter().filter(|record| !told.0.contains(record)) {
         requests.push(request(record.set(), false));
     }
     (requests, Told(wanted))
@@ -97,7 +101,6 @@ fn set_link(inside: &Inside, link: &Link, requests: &mut Vec<NetworkRequest>) {
 
 /// Those of the loopback are made by the guest's kernel.
 fn is_of_loopback(record: &Record) -> bool {
-    use crate::host::network::Rank;
     let of_it = record.fixed.get(4..8).is_some_and(|index| index == LOOPBACK.to_ne_bytes());
     matches!(record.rank, Rank::Address | Rank::Neighbour) && of_it
 }
@@ -133,7 +136,6 @@ const ADDR_GEN_MODE_NONE: u8 = 1;
 mod tests {
     use super::*;
     use crate::host::netlink::message::{Attributes, Messages, number, text};
-    use crate::host::network::Rank;
 
     fn link(name: &str, up: bool) -> Link {
         Link { name: name.into(), kind: 1, mac: Some([2, 0, 0, 0, 0, 1]), mtu: 1500, up, enslaved: false }
@@ -204,6 +206,30 @@ mod tests {
         let mut told = told;
         told.forget(2);
         assert_eq!(told, Told::default());
+    }
+
+    /// The kernel puts each before the others, and takes the first.
+    #[test]
+    fn routes_to_one_place_by_two_ways_are_in_the_same_order_inside() {
+        let links = BTreeMap::from([(7, link("eth0", true)), (8, link("eth1", true))]);
+        let (eth0, eth1) = (inside(2, "eth0", None), inside(3, "eth1", None));
+        let insides = BTreeMap::from([(7, &eth0), (8, &eth1)]);
+        for first in [7, 8] {
+            let records = vec![route(first), route(15 - first)];
+            let (requests, told) =
+                requests(&Snapshot { links: links.clone(), records }, &insides, &Told::default());
+            let ways: Vec<u32> = requests
+                .iter()
+                .filter_map(|request| {
+                    let message = Messages::of(&request.message).next().unwrap();
+                    let way =
+                        Attributes::behind(message.payload, 12).find(|(kind, _)| *kind == libc::RTA_OIF);
+                    (message.kind == libc::RTM_NEWROUTE).then(|| number(way.unwrap().1, 0).unwrap())
+                })
+                .collect();
+            assert_eq!(ways, [10 - first, first - 5], "the last is the first");
+            assert_eq!(told.0.len(), 2);
+        }
     }
 
     #[test]
