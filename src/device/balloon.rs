@@ -17,10 +17,10 @@
 //! | report in a loop | at most a queue's worth is dropped before the device looks at `stop` again |
 //! | put buffers into the other queues | they stay there |
 
+use crate::device::release::release;
 use crate::device::{ConfigSpace, Description, Device, DeviceError, Memory, Session, single};
 use std::sync::Arc;
 use virtio_queue::DescriptorChain;
-use vm_memory::{GuestAddress, GuestMemory};
 
 /// The balloon.
 pub struct Balloon {
@@ -59,25 +59,8 @@ impl Device for Balloon {
 
 /// Drops what a report names.
 fn answer(memory: &Memory, chain: DescriptorChain<&Memory>) -> u32 {
-    chain.writable().for_each(|block| release(memory, block.addr(), block.len()));
+    chain.writable().for_each(|block| release(memory, block.addr(), block.len().into()));
     0
-}
-
-/// Drops the whole pages of a block, if it lies in memory.
-#[allow(unsafe_code)]
-fn release(memory: &Memory, at: GuestAddress, length: u32) {
-    let end = at.0.saturating_add(u64::from(length)) & !(PAGE - 1);
-    let Some(start) = at.0.checked_next_multiple_of(PAGE) else { return };
-    let Some(length) = end.checked_sub(start).and_then(|length| usize::try_from(length).ok()) else { return };
-    let Ok(place) = memory.get_slice(GuestAddress(start), length) else { return };
-    if place.is_empty() {
-        return;
-    }
-    let guard = place.ptr_guard_mut();
-    // SAFETY: `place` is so much of the guest's memory, private and anonymous, whole pages of it. Whoever reads or writes
-    // there meanwhile, by way of volatile accesses as everyone here, finds zeroes, as if the guest had written them.
-    // A host that refuses keeps the pages, which is no worse than before.
-    unsafe { libc::madvise(guard.as_ptr().cast(), place.len(), libc::MADV_DONTNEED) };
 }
 
 // Virtio 1.2, 5.5.
@@ -87,13 +70,12 @@ const REPORTING: u64 = 1 << 5;
 const REPORTS: usize = 2;
 /// Linux reports 32 blocks at a time.
 const QUEUE_SIZE: u16 = 32;
-const PAGE: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::testing::{Chain, Driver};
-    use vm_memory::Bytes;
+    use vm_memory::{Bytes, GuestAddress};
 
     /// A driver, and a stretch of its memory that is full of ones.
     fn scene() -> (Driver, u64) {

@@ -1,6 +1,7 @@
 //! What a guest may do to its devices.
 
 pub use super::fs::fuzzing as fs;
+pub use super::mem::fuzzing::requests as mem;
 pub use super::rng::fuzzing as queue;
 pub use super::transport::fuzzing as registers;
 pub use super::vsock::fuzzing as vsock;

@@ -21,7 +21,10 @@ pub mod fs;
 #[cfg(fuzzing)]
 #[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
 pub mod fuzzing;
+pub mod mem;
+pub mod memory;
 pub mod net;
+mod release;
 pub mod rng;
 mod single;
 #[cfg(test)]
@@ -29,12 +32,11 @@ pub mod testing;
 pub mod transport;
 pub mod vsock;
 
+pub use memory::{Memory, Region};
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
-
-/// The guest's memory, as every device sees it.
-pub type Memory = vm_memory::GuestMemoryMmap<()>;
 
 /// A virtio device. Made by the machine before the guest starts, then moved to its own thread.
 pub trait Device: Send {

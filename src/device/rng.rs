@@ -110,7 +110,7 @@ pub mod fuzzing {
     //! The queue layer: rings of any content, served by the simplest device.
 
     use super::*;
-    use crate::device::ActiveQueue;
+    use crate::device::{ActiveQueue, memory};
     use virtio_queue::{Queue, QueueState, QueueT};
     use vm_memory::{Bytes, GuestAddress};
     use vmm_sys_util::eventfd::EventFd;
@@ -118,7 +118,7 @@ pub mod fuzzing {
     /// The queue's place and progress, then what guest memory begins with.
     pub fn rings(bytes: &[u8]) {
         let [size, table, available, used, next, event, content @ ..] = bytes else { return };
-        let memory = Memory::from_ranges(&[(GuestAddress(0), 0x8000)]).expect("memory for the fuzzer");
+        let memory = memory::whole(&[(0, 0x8000)]);
         let _ = memory.write(content, GuestAddress(0));
         let state = QueueState {
             max_size: QUEUE_SIZE,

@@ -2,18 +2,17 @@
 
 use super::boot::kernel;
 use super::parts::Part;
-use crate::device::Memory;
+use crate::device::memory;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Seek, Write};
-use vm_memory::GuestAddress;
 
 /// Loads it into a small guest.
 pub fn kernel(bytes: &[u8]) {
     thread_local! {
         static FILE: RefCell<(File, std::path::PathBuf)> = RefCell::new(scratch());
     }
-    let memory = Memory::from_ranges(&[(GuestAddress(0), 4 << 20)]).expect("memory for the fuzzer");
+    let memory = memory::whole(&[(0, 4 << 20)]);
     FILE.with_borrow_mut(|(file, path)| {
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(bytes));
         written.expect("the fuzzer's file can be written");

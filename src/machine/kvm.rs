@@ -4,7 +4,7 @@
 //! | descriptor | before the guest runs | while it runs |
 //! |---|---|---|
 //! | /dev/kvm | GET_API_VERSION, CHECK_EXTENSION, GET_VCPU_MMAP_SIZE, GET_SUPPORTED_CPUID, CREATE_VM | |
-//! | vm | CHECK_EXTENSION, SET_TSS_ADDR, SET_IDENTITY_MAP_ADDR, CREATE_IRQCHIP, SET_USER_MEMORY_REGION, IRQFD, IOEVENTFD, CREATE_VCPU; from a template: SET_IRQCHIP, SET_CLOCK | to save: GET_IRQCHIP, GET_CLOCK |
+//! | vm | CHECK_EXTENSION, SET_TSS_ADDR, SET_IDENTITY_MAP_ADDR, CREATE_IRQCHIP, SET_USER_MEMORY_REGION, IRQFD, IOEVENTFD, CREATE_VCPU; from a template: SET_IRQCHIP, SET_CLOCK | IRQFD, IOEVENTFD, SET_USER_MEMORY_REGION for what is plugged; to save: GET_IRQCHIP, GET_CLOCK |
 //! | vcpu | SET_CPUID2, SET_MSRS, SET_XCRS, GET_SREGS, SET_SREGS, SET_REGS, GET_LAPIC, SET_LAPIC, PRE_FAULT_MEMORY; from a template: SET_TSC_KHZ, SET_XSAVE, SET_DEBUGREGS, SET_VCPU_EVENTS, SET_MP_STATE | RUN, KVMCLOCK_CTRL; to save: the same with GET |
 //!
 //! There is no PIT: with the time stamp counter's frequency from KVM's clock and the local APIC's deadline timer, a
@@ -121,20 +121,29 @@ impl SavedChips {
 
 /// Shows `memory` to the guest. It has to stay mapped as long as the machine exists.
 pub fn add_memory(vm: &VmFd, memory: &Memory) -> Result<(), KvmError> {
-    for (slot, (guest_address, ours, size)) in (0..).zip(memory::slots(memory)) {
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr: guest_address,
-            memory_size: size,
-            userspace_addr: ours,
-        };
+    let mut slots = (0..).zip(memory::slots(memory));
+    slots.try_for_each(|(slot, (at, ours, size))| {
         // SAFETY: the region is one of our mappings, used for nothing but guest memory. `Machine` keeps a clone of
         // `memory`, and with it the mapping, until the machine's descriptors are closed.
-        unsafe { vm.set_user_memory_region(region) }
-            .map_err(|source| KvmError::SetUp { what: "memory", source: source.into() })?;
-    }
-    Ok(())
+        unsafe { add_slot(vm, slot, at, ours, size) }
+    })
+}
+
+/// Shows `size` bytes at `ours` to the guest, at its address `at`, in a slot that is free.
+///
+/// # Safety
+/// They are ours, used for nothing but guest memory, and stay mapped as long as the machine exists.
+pub unsafe fn add_slot(vm: &VmFd, slot: u32, at: u64, ours: u64, size: u64) -> Result<(), KvmError> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: at,
+        memory_size: size,
+        userspace_addr: ours,
+    };
+    // SAFETY: as the caller promises.
+    unsafe { vm.set_user_memory_region(region) }
+        .map_err(|source| KvmError::SetUp { what: "memory", source: source.into() })
 }
 
 /// Enters `range` into the guest's page tables before the guest asks for it: one call instead of an exit for each page.

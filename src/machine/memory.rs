@@ -6,12 +6,15 @@
 //! when it starts, and then each page of it costs two exits and a copy, one by one. A start from a template maps what the
 //! template's memory held ([`super::template`]): all such guests share its pages until one writes to them.
 //!
+//! A guest may get more while it runs ([`super::growth`]): the room for that is address space which nobody can reach,
+//! neither the guest nor a device, until it is opened ([`open`]).
+//!
 //! It is never offered for merging between guests (a side channel) and never part of a core dump. It is never unmapped
 //! either: it goes with the process.
 #![allow(unsafe_code)] // mmap and madvise over memory that the guest uses
 
 use super::parts::Part;
-use crate::device::Memory;
+use crate::device::{Memory, Region};
 use std::io;
 use std::ops::Range;
 use vm_memory::mmap::MmapRegionError;
@@ -19,33 +22,79 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, M
 
 /// Maps guest memory for the given ranges of guest addresses: pages of zeroes, made when they are first touched.
 pub fn map(ranges: &[Range<u64>]) -> Result<Memory, MemoryError> {
-    let small =
-        ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>() < LARGE_PAGES_FROM;
-    let mut regions = Vec::with_capacity(ranges.len());
+    map_with_room(ranges, &(0..0))
+}
+
+/// The same, and room for more above them, if there is to be any.
+pub fn map_with_room(ranges: &[Range<u64>], room: &Range<u64>) -> Result<Memory, MemoryError> {
+    let small = size(ranges.iter()) < LARGE_PAGES_FROM;
+    let mut regions = Vec::with_capacity(ranges.len().saturating_add(1));
     for range in ranges {
-        let size = range.end.saturating_sub(range.start);
-        let failed = |source| MemoryError::Map { mib: size >> 20, source };
-        let length = usize::try_from(size).map_err(|_| failed(MmapRegionError::InvalidPointer))?;
-        let ours = reserve(length).map_err(|error| failed(MmapRegionError::Mmap(error)))?;
-        // SAFETY: it is `length` bytes of a mapping made for this region, which nobody unmaps.
-        let mapping = unsafe { MmapRegion::build_raw(ours, length, PROTECTION, FLAGS) }.map_err(failed)?;
-        advise(mapping.as_ptr(), length, libc::MADV_DONTDUMP)?;
+        let mapping = map_one(range, PROTECTION)?;
         if small {
-            advise(mapping.as_ptr(), length, libc::MADV_NOHUGEPAGE)?;
+            advise(mapping.as_ptr(), mapping.size(), libc::MADV_NOHUGEPAGE)?;
         }
-        let region = GuestRegionMmap::new(mapping, GuestAddress(range.start));
-        regions.push(region.ok_or(MemoryError::Layout)?);
+        regions.push(Region::open(mapping));
     }
-    Memory::from_regions(regions).map_err(|_| MemoryError::Layout)
+    if !room.is_empty() {
+        regions.push(Region::closed(map_one(room, libc::PROT_NONE)?));
+    }
+    Memory::from_regions(regions).ok_or(MemoryError::Layout)
+}
+
+fn map_one(range: &Range<u64>, protection: libc::c_int) -> Result<GuestRegionMmap<()>, MemoryError> {
+    let size = size(std::iter::once(range));
+    let failed = |source| MemoryError::Map { mib: size >> 20, source };
+    let length = usize::try_from(size).map_err(|_| failed(MmapRegionError::InvalidPointer))?;
+    let ours = reserve(length, protection).map_err(|error| failed(MmapRegionError::Mmap(error)))?;
+    // SAFETY: it is `length` bytes of a mapping made for this region, which nobody unmaps.
+    let mapping = unsafe { MmapRegion::build_raw(ours, length, protection, FLAGS) }.map_err(failed)?;
+    advise(mapping.as_ptr(), length, libc::MADV_DONTDUMP)?;
+    GuestRegionMmap::new(mapping, GuestAddress(range.start)).ok_or(MemoryError::Layout)
+}
+
+fn size<'a>(ranges: impl Iterator<Item = &'a Range<u64>>) -> u64 {
+    ranges.map(|range| range.end.saturating_sub(range.start)).sum()
+}
+
+/// Makes `part` of the guest addresses that were mapped as room into memory: it begins where what was opened before ends.
+/// `show` is given our address of it, and shows it to the guest; devices reach it when that is done.
+pub fn open<E: From<MemoryError>>(
+    memory: &Memory,
+    part: &Range<u64>,
+    show: impl FnOnce(u64) -> Result<(), E>,
+) -> Result<(), E> {
+    let length = size(std::iter::once(part));
+    let outside = || MemoryError::Outside { what: "room for more memory".into(), at: part.start, length };
+    let region = memory.iter().last().filter(|room| room.start_addr().0 <= part.start).ok_or_else(outside)?;
+    let into = part.start.saturating_sub(region.start_addr().0);
+    let to = into.checked_add(length).filter(|to| into == region.len() && *to <= region.capacity());
+    let to = to.ok_or_else(outside)?;
+    let (Ok(skip), Ok(bytes)) = (usize::try_from(into), usize::try_from(length)) else {
+        return Err(outside().into());
+    };
+    let place = region.as_ptr().wrapping_add(skip);
+    // SAFETY: it lies in the region's mapping, and nothing in it has been accessible to anybody.
+    if unsafe { libc::mprotect(place.cast(), bytes, PROTECTION) } != 0 {
+        let source = MmapRegionError::Mmap(io::Error::last_os_error());
+        return Err(MemoryError::Map { mib: length >> 20, source }.into());
+    }
+    let now: u64 = memory.iter().map(GuestMemoryRegion::len).sum();
+    if now.saturating_add(length) < LARGE_PAGES_FROM {
+        advise(place, bytes, libc::MADV_NOHUGEPAGE)?;
+    }
+    show(place as u64)?;
+    region.open_up_to(to);
+    Ok(())
 }
 
 /// Maps fresh memory at a multiple of the large page size, as guest addresses are counted: otherwise KVM could not map a
 /// large page of ours as one of the guest's. Linux does so by itself since 6.7.
-fn reserve(length: usize) -> io::Result<*mut u8> {
+fn reserve(length: usize, protection: libc::c_int) -> io::Result<*mut u8> {
     let too_long = || io::Error::from(io::ErrorKind::OutOfMemory);
     let whole = length.checked_add(LARGE_PAGE).ok_or_else(too_long)?;
     // SAFETY: a new mapping, at no address that is in use.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), whole, PROTECTION, FLAGS, -1, 0) };
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), whole, protection, FLAGS, -1, 0) };
     if at == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -108,9 +157,9 @@ pub(super) fn advise(at: *mut u8, length: usize, advice: libc::c_int) -> Result<
     }
 }
 
-/// The regions as KVM wants them: guest address, our address, size.
+/// What is open of the regions, as KVM wants it: guest address, our address, size.
 pub fn slots(memory: &Memory) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-    memory.iter().map(|region| {
+    memory.iter().filter(|region| region.len() > 0).map(|region| {
         let ours = region.as_ptr() as u64;
         (region.start_addr().0, ours, region.len())
     })
@@ -240,6 +289,37 @@ mod tests {
             let error = place(&memory, at, &part, 0, 8192).unwrap_err();
             assert!(matches!(error, MemoryError::Outside { .. }), "{at:#x}: {error}");
         }
+    }
+
+    #[test]
+    fn room_is_nobodys_until_it_is_opened_bit_by_bit() {
+        const MIB: u64 = 1 << 20;
+        let memory = map_with_room(&[0..4 * MIB], &(16 * MIB..32 * MIB)).unwrap();
+        let (before, _) = (slots(&memory).count(), assert_eq!(memory.num_regions(), 2));
+        let open = |from: u64, to: u64| {
+            let mut shown = None;
+            let opened: Result<(), MemoryError> = open(&memory, &(from * MIB..to * MIB), |ours| {
+                shown = Some(ours);
+                Ok(())
+            });
+            assert_eq!(opened.is_ok(), shown.is_some());
+            opened.is_ok()
+        };
+        let write = |at: u64| memory.write_slice(&[7; 64], GuestAddress(at)).is_ok();
+        assert!(!write(16 * MIB) && before == 1);
+        assert!(!open(18, 20), "not at its beginning");
+        assert!(open(16, 18) && write(16 * MIB) && write(18 * MIB - 64) && !write(18 * MIB - 63));
+        assert!(!open(16, 18) && !open(20, 22) && !open(18, 34) && !open(0, 2));
+        assert!(open(18, 32) && write(18 * MIB - 32) && write(32 * MIB - 64) && !write(32 * MIB));
+        let seen: Vec<_> = slots(&memory).map(|(guest, _, size)| (guest, size)).collect();
+        assert_eq!(seen, [(0, 4 * MIB), (16 * MIB, 16 * MIB)]);
+        // One that the guest was not shown is not opened, and can be tried again.
+        let memory = map_with_room(&[0..4 * MIB], &(16 * MIB..32 * MIB)).unwrap();
+        let part = 16 * MIB..18 * MIB;
+        super::open(&memory, &part, |_| Err(MemoryError::Layout)).unwrap_err();
+        assert!(memory.get_slice(GuestAddress(16 * MIB), 1).is_err());
+        super::open::<MemoryError>(&memory, &part, |_| Ok(())).unwrap();
+        assert!(memory.get_slice(GuestAddress(16 * MIB), 1).is_ok());
     }
 
     #[test]

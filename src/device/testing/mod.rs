@@ -13,12 +13,11 @@ mod queue;
 pub use queue::{Chain, Used};
 
 use crate::device::transport::{Mmio, device_thread, serve};
-use crate::device::{Device, Memory};
+use crate::device::{Device, Memory, memory};
 use arena::Arena;
 use queue::DriverQueue;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
-use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// How long anything may take before a test has failed.
@@ -45,7 +44,7 @@ impl Driver {
 
     /// As [`Driver::start`], but the driver has not said anything yet.
     pub fn attach(device: impl Device + 'static) -> Driver {
-        let memory = Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+        let memory = memory::whole(&[(0, MEMORY)]);
         let description = device.description();
         let (thread, seat) = device_thread();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();

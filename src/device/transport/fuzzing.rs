@@ -1,13 +1,11 @@
 //! The registers under any sequence of accesses.
 
 use super::registers::{Effect, Offer, Registers};
-use crate::device::Memory;
-use vm_memory::GuestAddress;
+use crate::device::memory;
 
 /// Each six bytes: whether to read, a register, and what to write to it.
 pub fn registers(bytes: &[u8]) {
-    let memory = Memory::from_ranges(&[(GuestAddress(0), 0x10000), (GuestAddress(0x20000), 0x10000)])
-        .expect("memory for the fuzzer");
+    let memory = memory::whole(&[(0, 0x10000), (0x20000, 0x10000)]);
     let offer = Offer { device_id: 42, features: 1 << 32 | 1 << 29 | 0b101, queue_sizes: vec![64, 8] };
     let mut registers = Registers::new(&offer);
     for access in bytes.chunks_exact(6) {

@@ -3,7 +3,7 @@
 use super::super::wire::*;
 use super::super::{Exports, Fs, Policy};
 use super::client::{init, path, request};
-use crate::device::{ActiveQueue, Device, DeviceError, Interrupt, Memory, Session};
+use crate::device::{ActiveQueue, Device, DeviceError, Interrupt, Memory, Session, memory};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::Queue;
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use virtio_queue::mock::MockSplitQueue;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Address, Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -48,12 +48,11 @@ struct Driver {
 
 impl Driver {
     fn new() -> Driver {
-        let memory: Memory = GuestMemoryMmap::from_ranges(&[
+        let memory: Memory = memory::whole(&[
             // Two regions that touch: a buffer may lie across them.
-            (GuestAddress(0), 33 << 20),
-            (GuestAddress(33 << 20), 31 << 20),
-        ])
-        .unwrap();
+            (0, 33 << 20),
+            (33 << 20, 31 << 20),
+        ]);
         let directory = tempfile::tempdir().unwrap();
         let exports = Exports::new();
         exports.add("0", path(directory.path()), false).unwrap();

@@ -6,7 +6,7 @@ mod stories;
 use super::registers::Offer;
 use super::{Mmio, device_thread, serve};
 use crate::device::event::borrow;
-use crate::device::{ConfigSpace, Description, Device, DeviceError, Memory, Session};
+use crate::device::{ConfigSpace, Description, Device, DeviceError, Session, memory};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -95,8 +95,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let ranges = MEMORY.map(|(at, length)| (GuestAddress(at), length));
-        let memory = Memory::from_ranges(&ranges).unwrap();
+        let memory = memory::whole(&MEMORY);
         let log = Arc::new(Log::default());
         let config = ConfigSpace::new(CONFIG.to_vec(), 4..5);
         let device = Recorder { log: log.clone(), config: config.clone() };

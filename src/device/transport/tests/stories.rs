@@ -307,7 +307,7 @@ fn saved_registers_that_cannot_be_are_refused() {
 fn a_transport_whose_thread_is_gone_needs_a_reset_and_does_not_hang() {
     let (thread, seat): (DeviceThread, _) = device_thread();
     drop(seat);
-    let memory = Memory::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+    let memory = memory::whole(&[(0, 0x10000)]);
     let description = Description {
         name: "orphan",
         id: 1,

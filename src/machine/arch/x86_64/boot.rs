@@ -6,8 +6,9 @@
 
 use super::{layout, mp_table};
 use crate::device::Memory;
+use crate::machine::memory;
 use std::ops::Range;
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 /// What the kernel is told.
 pub struct Boot<'b> {
@@ -23,8 +24,7 @@ pub struct Boot<'b> {
 
 /// Writes everything that is not kernel or initrd into guest memory.
 pub fn write(memory: &Memory, boot: &Boot<'_>) -> Result<(), GuestMemoryError> {
-    let ranges: Vec<_> =
-        memory.iter().map(|region| region.start_addr().0..region.last_addr().0 + 1).collect();
+    let ranges: Vec<_> = memory::slots(memory).map(|(at, _, size)| at..at + size).collect();
     let put = |bytes: &[u8], at: u64| memory.write_slice(bytes, GuestAddress(at));
     put(boot.command_line, layout::COMMAND_LINE.start)?;
     put(&zero_page(&e820(&ranges), boot), layout::ZERO_PAGE)?;

@@ -10,6 +10,7 @@
 //!   0x0010_0000  memory; the kernel where its file says, the initrd behind it
 //!   0xc000_0000  no memory: devices at DEVICES, IO-APIC, local APIC, KVM's own pages
 //! 0x1_0000_0000  the rest of memory
+//!    behind it   room for memory that is plugged while the guest runs
 //! ```
 
 use std::ops::Range;
@@ -19,6 +20,18 @@ pub fn memory(bytes: u64) -> Vec<Range<u64>> {
     match bytes.checked_sub(HOLE.start) {
         None | Some(0) => vec![0..bytes],
         Some(rest) => vec![0..HOLE.start, HOLE.end..HOLE.end.saturating_add(rest)],
+    }
+}
+
+/// Where memory may be plugged in a guest that began with `bytes`, up to `most` in all; empty if that is no more than it
+/// has. It may be somewhat larger than that: both ends are multiples of what any Linux takes for a memory block.
+pub fn room(bytes: u64, most: u64) -> Range<u64> {
+    let end = memory(bytes).last().map_or(0, |last| last.end);
+    let start = end.max(HOLE.end).checked_next_multiple_of(MEMORY_BLOCK);
+    let size = most.saturating_sub(bytes).checked_next_multiple_of(MEMORY_BLOCK);
+    match (start, size) {
+        (Some(start), Some(size)) => start..start.saturating_add(size).min(ROOM_END).max(start),
+        _ => 0..0,
     }
 }
 
@@ -54,6 +67,10 @@ pub const COMMAND_LINE_MOST: usize = 0x780;
 pub const MP_TABLE: Range<u64> = 0x9_fc00..0xa_0000;
 /// Memory that a kernel may be loaded to begins here.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
+/// The largest memory block of Linux: it plugs memory in blocks of 128 MiB, and of up to 2 GiB when it began with 64 GiB and more.
+const MEMORY_BLOCK: u64 = 2 << 30;
+/// Processors that KVM runs on have 39 bits of physical address and more.
+const ROOM_END: u64 = 1 << 39;
 const FIRST_ALLOCATIONS: [Range<u64>; 2] = [1 << 20..2 << 20, 8 << 20..14 << 20];
 const BEHIND_KERNEL: u64 = 800 << 10;
 const TABLES: u64 = 4 << 20;
@@ -77,6 +94,17 @@ pub const KVM_TSS: usize = 0xfffb_d000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_lies_behind_memory_in_whole_blocks() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(room(GIB, GIB), 4 * GIB..4 * GIB);
+        assert_eq!(room(256 << 20, GIB), 4 * GIB..6 * GIB);
+        assert_eq!(room(256 << 20, 24 * GIB), 4 * GIB..28 * GIB);
+        assert_eq!(room(4 * GIB, 6 * GIB), 6 * GIB..8 * GIB);
+        assert!(room(1 << 40, 2 << 40).is_empty() && room(GIB, u64::MAX).is_empty());
+        assert_eq!(room(GIB, 1 << 50).end, 512 * GIB);
+    }
 
     #[test]
     fn memory_leaves_the_hole_free() {
