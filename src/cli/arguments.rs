@@ -28,6 +28,9 @@ pub fn normalise(
             let at_top = current.get_name() == command.get_name();
             if at_top {
                 current = command.find_subcommand(&word).ok_or_else(|| UsageError::no_such_verb(&word))?;
+            } else if let Some(of_verb) = current.find_subcommand(&word) {
+                // One of husk's own: runc's verbs have none.
+                current = of_verb;
             }
             let verb = current.get_name();
             let rest = TAKES_ALL.contains(&verb) || (!at_top && TAKES_THE_REST.contains(&verb));
@@ -114,7 +117,8 @@ mod tests {
             .arg(option("root"))
             .arg(switch("debug"))
             .subcommand(Command::new("delete").arg(switch("force").short('f')).arg(Arg::new("id")))
-            .subcommand(Command::new("exec").arg(option("process").short('p')).arg(Arg::new("id")));
+            .subcommand(Command::new("exec").arg(option("process").short('p')).arg(Arg::new("id")))
+            .subcommand(Command::new("template").subcommand(Command::new("create").arg(option("memory"))));
         command.build();
         command
     }
@@ -144,6 +148,16 @@ mod tests {
             normal(&["exec", "-p", "-x", "id", "ls", "-p", "--l"]).unwrap(),
             ["exec", "--process=-x", "id", "ls", "-p", "--l"]
         );
+    }
+
+    #[test]
+    fn a_verb_of_a_verb_has_options_of_its_own() {
+        assert_eq!(
+            normal(&["template", "create", "-memory", "256"]).unwrap(),
+            ["template", "create", "--memory=256"]
+        );
+        assert!(normal(&["template", "--memory", "256", "create"]).is_err());
+        assert_eq!(normal(&["delete", "create"]).unwrap(), ["delete", "create"], "an operand");
     }
 
     #[test]
