@@ -39,6 +39,9 @@ fn run() -> Result<Ended, Box<dyn Error>> {
         command_line: String::new(),
         boot_timeout_ms: 0,
         templates: None,
+        // It stays as it is.
+        most_memory_mib: 0,
+        headroom_mib: 0,
     };
     let root = next("");
     let embedded = |path: &PathBuf| path.as_os_str() == "-";

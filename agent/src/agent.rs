@@ -48,6 +48,8 @@ pub struct Agent {
     pub streams: Streams,
     /// The wall clock.
     pub clock: Clock,
+    /// How much memory there was before any was plugged.
+    pub memory_at_boot: Option<u64>,
     /// /dev/null, for processes without a stream.
     pub null: OwnedFd,
     /// The agent's own pid namespace, to come back to after a clone into another.
@@ -85,6 +87,7 @@ impl Agent {
             jobs: Jobs::default(),
             streams: Streams::default(),
             clock,
+            memory_at_boot: None,
             null: file::open_at(file::here(), c"/dev/null", libc::O_RDWR, 0, 0)?,
             own_pids: file::open_at(file::here(), c"/proc/self/ns/pid", libc::O_RDONLY, 0, 0)?,
             control_interest,

@@ -10,7 +10,9 @@
 
 use crate::container::conductor::localhost;
 use crate::container::conductor::streams::{Offered, Streams};
-use crate::container::conductor::{Boot, Commands, Conductor, Guest, Life, Network, Relay, Shares, Tuns};
+use crate::container::conductor::{
+    Boot, Commands, Conductor, Guest, Life, Network, Relay, Shares, Size, Tuns,
+};
 use crate::device::balloon::Balloon;
 use crate::device::vsock::{Endpoint, Switchboard};
 use crate::error::{ErrorKind, Kind, chain};
@@ -19,6 +21,7 @@ use crate::host::localhost::Localhost;
 use crate::host::netlink::Netlink;
 use crate::host::{capability, fault, tap};
 use crate::machine::control::{server, wire::WireError};
+use crate::machine::growth::GrowthError;
 use crate::machine::order::{self, Descriptor, Failed, MachineConfig, NetworkNamespace, Order, Report};
 use crate::machine::slots::SlotError;
 use crate::machine::template::{Template, Unfit};
@@ -126,6 +129,8 @@ impl Prepared {
         let parts =
             Parts::find(&order.machine).map_err(|error| because(ErrorKind::InvalidArgument, &error))?;
         let (machine, renewal) = machine(&order.machine, &parts)?;
+        let MachineConfig { memory_mib, most_memory_mib: most_mib, headroom_mib, .. } = order.machine;
+        let size = Size { begun_mib: machine.memory_mib(), most_mib, headroom_mib };
         jail.attach_all(&order.exports, &machine.root_exports(), &machine.share_exports())
             .map_err(|error| of(&error))?;
 
@@ -162,8 +167,7 @@ impl Prepared {
 
         let guest: Arc<dyn Guest> = Arc::new(Inside { running, kernel_log, spares });
         let container = &order.container;
-        let memory_mib = order.machine.memory_mib;
-        let conductor = Conductor::open(container.key, container.process_key, guest, streams, memory_mib)
+        let conductor = Conductor::open(container.key, container.process_key, guest, streams, size)
             .map_err(|error| host("prepare for events", &error))?;
         conductor.take_shares(shares);
         conductor.take_network(network);
@@ -179,7 +183,7 @@ impl Prepared {
 
         let life = Life { conductor, signals, terminal, offered, jumps };
         let timeout = Duration::from_millis(order.machine.boot_timeout_ms);
-        life.create(parent, Boot { container: order.container, since, timeout, renewal })?;
+        life.create(parent, Boot { container: order.container, since, timeout, renewal, memory_mib })?;
         Ok(life)
     }
 }
@@ -290,6 +294,10 @@ impl Guest for Inside {
 
     fn plug_balloon(&self) -> Result<u32, SlotError> {
         self.spares.plug(Box::new(Balloon::new()))
+    }
+
+    fn plug_memory(&self, bytes: u64) -> Result<u32, GrowthError> {
+        self.running.growth().grow(bytes)
     }
 }
 

@@ -28,9 +28,12 @@ pub fn decide(
     facts: Facts,
 ) -> MachineConfig {
     let machine = &operator.machine;
+    let memory_mib = memory_mib(limits, wishes, announced, operator, facts);
     MachineConfig {
         vcpus: vcpus(limits, wishes, announced, operator, facts),
-        memory_mib: memory_mib(limits, wishes, announced, operator, facts),
+        memory_mib,
+        most_memory_mib: most_memory_mib(operator, facts).max(memory_mib),
+        headroom_mib: machine.headroom_mib,
         kernel: machine.kernel.clone(),
         initrd: machine.initrd.clone(),
         command_line: machine.kernel_command_line.clone(),
@@ -73,12 +76,16 @@ fn memory_mib(
     };
     let announced = announced.memory.div_ceil(1 << 20);
     let wanted = if wishes.memory_mib.is_some() { own } else { own.saturating_add(announced) };
-    let most = match machine.max_memory_mib {
-        0 => facts.memory_mib,
-        bound => u64::from(bound),
-    };
-    let least = u64::from(LEAST_MEMORY_MIB);
-    u32::try_from(wanted.clamp(least, most.max(least))).unwrap_or(u32::MAX)
+    let most = most_memory_mib(operator, facts).max(LEAST_MEMORY_MIB);
+    u32::try_from(wanted).unwrap_or(u32::MAX).clamp(LEAST_MEMORY_MIB, most)
+}
+
+/// The most memory that any machine may have.
+fn most_memory_mib(operator: &Operator, facts: Facts) -> u32 {
+    match operator.machine.max_memory_mib {
+        0 => u32::try_from(facts.memory_mib).unwrap_or(u32::MAX),
+        bound => bound,
+    }
 }
 
 #[cfg(test)]

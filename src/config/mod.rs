@@ -108,11 +108,16 @@ fn decide_in(
         let reason = "the containers of a pod are one machine to the host: give this with the pod's sandbox";
         return Err(unsupported(field, reason));
     }
-    let announced = match pod::role(&annotations)? {
+    let role = pod::role(&annotations)?;
+    let announced = match role {
         pod::Role::Sandbox => pod::announced(&annotations)?,
         _ => pod::Announced::default(),
     };
-    let machine = machine::decide(&limits, wishes, announced, operator, facts);
+    let mut machine = machine::decide(&limits, wishes, announced, operator, facts);
+    if role == pod::Role::Sandbox && (limits.memory.is_some() || wishes.memory_mib.is_some()) {
+        // That is the pod's limit.
+        machine.most_memory_mib = machine.memory_mib;
+    }
     let rules = linux.resources().as_ref().and_then(|given| given.devices().as_deref()).unwrap_or(&[]);
     let rules = device::rules(rules)?;
     let (uid_map, gid_map) = namespace::id_maps(linux, namespaces)?;

@@ -69,17 +69,13 @@ impl Container {
         }
         self.check_device_rules(given)?;
         let limits = resources::decide(given, &operator.host)?;
-        let machine = u64::from(self.state.memory_mib) << 20;
-        if let Some(limit) = limits.memory.filter(|limit| *limit > machine) {
-            return Err(ContainerError::Unsupported(format!(
-                "linux.resources.memory.limit: {limit} is more than the {machine} bytes that the machine was started with"
-            )));
-        }
+        let machine_mib = limits.memory.map_or(Ok(self.state.memory_mib), |limit| self.memory_with(limit))?;
         self.check_usage(given, limits.memory)?;
         match self.state.home().filter(|_| self.state.sandbox.is_none()) {
             Some(home) => {
                 let mut files = limits.outside.clone();
-                files.extend(limits.outside_memory(self.state.memory_mib, &operator.host));
+                // Before the machine grows to that.
+                files.extend(limits.outside_memory(machine_mib, &operator.host));
                 home.limit(&files)?;
             }
             None => {
@@ -92,6 +88,14 @@ impl Container {
         }
         let inside = Resources { files: limits.inside, devices: Vec::new(), vcpus: None };
         self.ask(&Command::Update(Box::new(inside))).map(drop)
+    }
+
+    /// How much memory its machine is going to have when it has this limit.
+    fn memory_with(&self, limit: u64) -> Result<u32, ContainerError> {
+        match self.ask(&Command::Memory { limit })? {
+            Outcome::Memory(mib) => Ok(mib),
+            _ => Err(ContainerError::NotRunning),
+        }
     }
 
     /// Podman says all of a container's resources again. Device rules are in force as they were at its start: those and no

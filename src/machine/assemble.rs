@@ -10,6 +10,7 @@ use super::boot::{initrd, kernel};
 use super::bus::Ports;
 use super::end::End;
 use super::gate::{self, Gate};
+use super::growth::Growth;
 use super::kvm::{self, Kvm};
 use super::memory;
 use super::order::MachineConfig;
@@ -29,13 +30,14 @@ use crate::device::vsock::{self, Switchboard, Vsock};
 use husk_protocol::{ROOT_TAG, SHARE_TAG};
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::{VcpuFd, VmFd};
+use std::ops::Range;
 use std::sync::Arc;
 
 impl Machine {
     /// Builds a machine that boots. Nothing of the guest has run; no thread was started.
     pub fn assemble(config: &MachineConfig, parts: &Parts) -> Result<Machine, MachineError> {
         let frame = Frame::begin(config)?;
-        let memory = memory::map(&layout::memory(u64::from(config.memory_mib) << 20))?;
+        let memory = frame.map()?;
         let room = layout::HIGH_MEMORY..(u64::from(config.memory_mib) << 20).min(layout::HOLE.start);
         let kernel = kernel::load(&memory, &parts.kernel, room.clone())?;
         let initrd = initrd::load(&memory, &parts.initrd, &kernel, room)?;
@@ -78,6 +80,9 @@ pub(super) struct Frame {
     pub vm: Arc<VmFd>,
     pub timeline: Arc<Timeline>,
     end: Arc<End>,
+    memory_mib: u32,
+    /// Where memory may be plugged.
+    room: Range<u64>,
 }
 
 /// What it is furnished with.
@@ -108,7 +113,14 @@ impl Frame {
         let vm = Arc::new(kvm.create_machine(config.vcpus)?);
         let end = Arc::new(End::open().map_err(MachineError::Events)?);
         timeline.step("machine created");
-        Ok(Frame { kvm, vm, timeline, end })
+        let memory_mib = config.memory_mib;
+        let room = layout::room(u64::from(memory_mib) << 20, u64::from(config.most_memory_mib) << 20);
+        Ok(Frame { kvm, vm, timeline, end, memory_mib, room })
+    }
+
+    /// Its memory, which KVM does not know of yet.
+    pub fn map(&self) -> Result<Memory, MachineError> {
+        Ok(memory::map_with_room(&layout::memory(u64::from(self.memory_mib) << 20), &self.room)?)
     }
 
     /// Its devices and ports, always the same and in the same order.
@@ -167,6 +179,8 @@ impl Frame {
         let gate = Gate::new(vcpus.len());
         let around = Surroundings::new(ports, devices.bus, gate, self.end);
         let vcpus = (0..).zip(vcpus).map(|(id, (vcpu, cpuid))| Vcpu { id, vcpu, cpuid }).collect();
+        let spares = Arc::new(Spares::new(self.vm.clone(), memory.clone(), spares));
+        let growth = Growth::new(self.vm.clone(), memory.clone(), spares.clone(), self.room);
         Ok(Machine {
             vcpus,
             around: Arc::new(around),
@@ -176,7 +190,9 @@ impl Frame {
             share_exports,
             kernel_log,
             timeline: self.timeline,
-            spares: Arc::new(Spares::new(self.vm.clone(), memory.clone(), spares)),
+            spares,
+            growth,
+            memory_mib: self.memory_mib,
             copied,
             held: super::Held { vm: self.vm, memory, windows: devices.windows },
         })

@@ -6,6 +6,7 @@
 //! - [`assemble`] puts it together: [`kvm`], [`memory`], what is booted ([`parts`], [`elf`], [`boot`]), what the
 //!   processor's architecture wants ([`arch`]), devices in their [`slots`] (some of them [`spare`]) on a [`bus`],
 //!   a few [`ports`].
+//! - [`growth`]: memory that comes while the guest runs.
 //! - [`template`]: another way to begin, as a copy of a guest that was booted before.
 //! - [`jail`] takes everything else on the host away from the process; [`export`] is what it is left.
 //! - [`running`], [`vcpu`], [`gate`] and [`end`] are the life of the guest. [`timeline`] says how long each step took.
@@ -27,6 +28,7 @@ pub mod export;
 #[allow(clippy::expect_used, missing_docs, reason = "a fuzzer ends by panicking")]
 pub mod fuzzing;
 pub mod gate;
+pub mod growth;
 pub mod jail;
 pub mod kvm;
 pub mod memory;
@@ -43,6 +45,7 @@ pub mod vcpu;
 mod windows;
 
 pub use end::Ended;
+pub use growth::Growth;
 pub use jail::Jail;
 pub use parts::Parts;
 pub use running::Running;
@@ -69,6 +72,9 @@ pub struct Machine {
     kernel_log: Arc<KernelLog>,
     timeline: Arc<timeline::Timeline>,
     spares: Arc<Spares>,
+    growth: Growth,
+    /// What it begins with.
+    memory_mib: u32,
     /// Its guest goes on where another's stopped: its devices' drivers are there.
     copied: bool,
     held: Held,
@@ -106,6 +112,11 @@ impl Machine {
     /// Where devices may be put while the guest runs.
     pub fn spares(&self) -> Arc<Spares> {
         self.spares.clone()
+    }
+
+    /// How much memory it begins with: as much as it was to have, or less, if it is a copy of a smaller one.
+    pub fn memory_mib(&self) -> u32 {
+        self.memory_mib
     }
 
     /// When each step happened, for steps of others.

@@ -67,6 +67,10 @@ pub struct MachineConfig {
     pub vcpus: u8,
     /// Memory in MiB, 64 or more.
     pub memory_mib: u32,
+    /// How much it may become while the guest runs, in MiB. No more than `memory_mib`: it stays as it is.
+    pub most_memory_mib: u32,
+    /// What of its memory its containers' limits are to leave to the guest's kernel and agent, in MiB.
+    pub headroom_mib: u32,
     /// A kernel file (ELF vmlinux) instead of the embedded one.
     pub kernel: Option<PathBuf>,
     /// An initial RAM file system (newc cpio with the agent as /init) instead of the embedded one.

@@ -203,6 +203,8 @@ mod tests {
         MachineConfig {
             vcpus: 1,
             memory_mib: 128,
+            most_memory_mib: 128,
+            headroom_mib: 0,
             kernel: Some(kernel.into()),
             initrd: Some(initrd.into()),
             command_line: String::new(),

@@ -5,7 +5,7 @@ use super::end::{End, Ended};
 use super::jail::FILE_SERVER;
 use super::timeline::Timeline;
 use super::vcpu::{self, Surroundings};
-use super::{Held, Machine, MachineError};
+use super::{Growth, Held, Machine, MachineError};
 use crate::device::console::KernelLog;
 use crate::device::transport::{Mmio, Seat, hold, serve};
 use crate::device::{Device, Memory, vsock};
@@ -23,6 +23,7 @@ pub struct Running {
     timeline: Arc<Timeline>,
     held: Held,
     kernel_log: Arc<KernelLog>,
+    growth: Growth,
 }
 
 impl Machine {
@@ -41,7 +42,7 @@ impl Machine {
         self,
         body_of: impl Fn(Box<dyn Device>, Seat, &str) + Send + Copy + 'static,
     ) -> Result<Running, MachineError> {
-        let Machine { vcpus, around, seats, timeline, held, copied, kernel_log, .. } = self;
+        let Machine { vcpus, around, seats, timeline, held, copied, kernel_log, growth, .. } = self;
         for (device, seat) in seats {
             let name = device.description().name;
             let needs = device_needs(name);
@@ -74,7 +75,7 @@ impl Machine {
             Builder::new().name(format!("vcpu {id}")).spawn(body).map_err(MachineError::Thread)?;
         }
         timeline.step("running");
-        Ok(Running { around, timeline, held, kernel_log })
+        Ok(Running { around, timeline, held, kernel_log, growth })
     }
 }
 
@@ -103,6 +104,11 @@ impl Running {
     /// The windows of its devices, by slot.
     pub(super) fn windows(&self) -> &[Arc<Mmio>] {
         &self.held.windows
+    }
+
+    /// How it gets more memory.
+    pub fn growth(&self) -> &Growth {
+        &self.growth
     }
 
     /// What the guest's kernel says.

@@ -164,8 +164,8 @@ impl Target for Place {
     }
 }
 
-/// How many there are: for the interfaces that a container may have, and for the balloon.
-pub const SPARE_SLOTS: usize = INTERFACE_SLOTS + 1;
+/// How many there are: for the interfaces that a container may have, for the balloon, and for memory that is plugged.
+pub const SPARE_SLOTS: usize = INTERFACE_SLOTS + 2;
 /// How many interfaces a container may have.
 pub const INTERFACE_SLOTS: usize = 8;
 const _: () = assert!(SPARE_SLOTS < layout::DEVICE_SLOTS);

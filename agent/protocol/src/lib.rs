@@ -29,7 +29,7 @@ pub use process::{Capabilities, IoPriority, Process, ResourceLimit, Scheduler, S
 use serde::{Deserialize, Serialize};
 
 /// Bumped whenever a message changes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The vsock port on the host (CID 2) that the agent connects to when it is up.
 pub const CONTROL_PORT: u32 = 1;

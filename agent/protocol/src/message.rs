@@ -75,6 +75,14 @@ pub enum Call {
         /// Which.
         slot: u32,
     },
+    /// Binds a driver to the memory device in this slot, if it has none yet, and waits until so much memory more is there
+    /// than at the first such call.
+    TakeMemory {
+        /// Which.
+        slot: u32,
+        /// In all, not since the last call.
+        bytes: u64,
+    },
     /// Binds drivers to network devices that the host has put into these slots. Answered with [`Answer::Interfaces`], in the same order.
     AttachInterfaces {
         /// Which.

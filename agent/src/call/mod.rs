@@ -12,6 +12,7 @@ mod forward;
 pub mod freeze;
 pub mod memory;
 mod network;
+mod plug;
 mod processes;
 mod relay;
 mod renew;
@@ -39,6 +40,7 @@ pub fn handle(agent: &mut Agent, Request { id, call }: Request) {
         Call::Update { container, resources } => update::call(agent, id, container, &resources),
         Call::Delete { container } => delete::call(agent, id, container),
         Call::AttachDevice { slot } => device::attach(agent, id, slot),
+        Call::TakeMemory { slot, bytes } => plug::call(agent, id, slot, bytes),
         Call::AttachInterfaces { slots } => network::attach(agent, id, slots),
         Call::DetachInterface { slot } => network::detach(agent, id, slot),
         Call::ConfigureNetwork(requests) => network::configure(agent, id, requests),

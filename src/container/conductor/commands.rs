@@ -1,12 +1,13 @@
 //! What each command on the control socket does.
 
+use super::memory::memory_limit;
 use super::{Conductor, deadline, failed, raise, refused, wake};
 use crate::agent::CallError;
 use crate::error::ErrorKind;
 use crate::machine::control::server::{Caller, Conduct};
 use crate::machine::control::{Command, Outcome, Phase, Request};
 use crate::machine::order::Failed;
-use husk_protocol::{Answer, Call, ContainerKey, TerminalSize};
+use husk_protocol::{Answer, Call, ContainerKey, Resources, TerminalSize};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,12 +44,8 @@ impl Conduct for Commands {
                 Answer::Stats(stats) => Some(Outcome::Stats(stats)),
                 _ => None,
             }),
-            Command::Update(resources) => {
-                conductor.ask(Call::Update { container, resources }, |answer| match answer {
-                    Answer::Done => Some(Outcome::Done),
-                    _ => None,
-                })
-            }
+            Command::Update(resources) => conductor.update(container, resources),
+            Command::Memory { limit } => conductor.size_with(container, limit).map(Outcome::Memory),
         };
         caller.answer(&outcome.unwrap_or_else(Outcome::Failed));
     }
@@ -63,6 +60,26 @@ impl Conductor {
             Some(_) => Err(refused(ErrorKind::NotFound, "container not running")),
             None => Ok(member.phase),
         }
+    }
+
+    fn update(
+        self: &Arc<Self>,
+        container: ContainerKey,
+        resources: Box<Resources>,
+    ) -> Result<Outcome, Failed> {
+        let limit = memory_limit(&resources);
+        // Held until it counts.
+        let _room = limit.map(|limit| self.make_room(Some(container), limit)).transpose()?;
+        let outcome = self.ask(Call::Update { container, resources }, |answer| match answer {
+            Answer::Done => Some(Outcome::Done),
+            _ => None,
+        })?;
+        if let Some(limit) = limit.filter(|_| container != self.container)
+            && let Ok(member) = self.lock().member_mut(container)
+        {
+            member.memory = limit;
+        }
+        Ok(outcome)
     }
 
     fn resize(self: &Arc<Self>, container: ContainerKey, size: TerminalSize) -> Result<(), Failed> {

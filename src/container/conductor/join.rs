@@ -14,9 +14,10 @@
 //! within [`deadline::KILL_JOINED`] is broken, or another's by now, and the machine ends, with all that is in it.
 
 use super::member::{Member, start_within};
+use super::memory::memory_limit;
 use super::shares::Taken;
 use super::streams::Offered;
-use super::{Conductor, deadline, failed, refused, wake};
+use super::{Conductor, State, deadline, failed, refused, wake};
 use crate::agent::CallError;
 use crate::error::{ErrorKind, chain};
 use crate::host::deadline::poll_timeout;
@@ -107,28 +108,16 @@ impl Conductor {
 
     /// Numbers for it, if there is room for it in a machine that lives.
     fn admit(
-        &self,
+        self: &Arc<Self>,
         container: &Container,
         woken: &Arc<EventFd>,
     ) -> Result<(ContainerKey, ProcessKey), Failed> {
+        self.has_sandbox(&self.lock())?;
+        let limit = memory_limit(&container.resources).unwrap_or(0);
+        // Held until it counts.
+        let _room = self.make_room(None, limit)?;
         let mut state = self.lock();
-        let making = state.member(self.container).map_or(true, |first| first.phase == Phase::Creating);
-        if making || state.silence.is_some() || state.has_ended(self.container) {
-            return Err(no_sandbox());
-        }
-        let limit = memory_limit(container);
-        let others: u64 = state.members.values().map(|member| member.memory).fold(0, u64::saturating_add);
-        if limit > 0 && limit.saturating_add(others) > self.memory {
-            return Err(refused(
-                ErrorKind::Unsupported,
-                format!(
-                    "linux.resources.memory.limit: {limit} bytes for this container and {others} for the others \
-                     of its pod are more than the {} of their machine, which was started without knowing of them: \
-                     say them with the pod (its resources, which io.kubernetes.cri.sandbox-memory tells)",
-                    self.memory
-                ),
-            ));
-        }
+        self.has_sandbox(&state)?;
         let key = ContainerKey(state.next_container);
         state.next_container = state.next_container.saturating_add(1);
         let first = state.watch_another(woken);
@@ -136,6 +125,14 @@ impl Conductor {
         member.memory = limit;
         state.members.insert(key, member);
         Ok((key, first))
+    }
+
+    fn has_sandbox(&self, state: &State) -> Result<(), Failed> {
+        let making = state.member(self.container).map_or(true, |first| first.phase == Phase::Creating);
+        if making || state.silence.is_some() || state.has_ended(self.container) {
+            return Err(no_sandbox());
+        }
+        Ok(())
     }
 
     fn forget(&self, key: ContainerKey, first: ProcessKey) {
@@ -293,12 +290,6 @@ impl Conductor {
 fn is_ready(caller: &Caller) -> bool {
     let mut ready = [PollFd::new(caller.as_fd(), PollFlags::POLLIN)];
     !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0) | Err(Errno::EINTR))
-}
-
-/// The container's memory limit in bytes, 0 for none.
-fn memory_limit(container: &Container) -> u64 {
-    let limits = container.resources.files.iter().filter(|(name, _)| name == "memory.max");
-    limits.filter_map(|(_, value)| value.trim().parse().ok()).next_back().unwrap_or(0)
 }
 
 fn kill(key: ContainerKey) -> Call {

@@ -58,6 +58,8 @@ pub struct Boot {
     pub timeout: Duration,
     /// A secret for a guest that is a copy of another, to be told before anything else.
     pub renewal: Option<[u8; 32]>,
+    /// How much memory the machine is to have before the container is made, in MiB.
+    pub memory_mib: u32,
 }
 
 /// What a wait ended with.
@@ -73,7 +75,7 @@ struct Woken {
 impl Life {
     /// Brings the container up and reports it. An error is for the caller to report; then the machine ends.
     pub fn create(&self, parent: &UnixStream, boot: Boot) -> Result<(), Failed> {
-        let Boot { mut container, since, timeout, renewal } = boot;
+        let Boot { mut container, since, timeout, renewal, memory_mib } = boot;
         self.await_agent(parent, since, timeout)?;
         if let Some(seed) = renewal {
             for call in [Call::Renew { seed }, pause::set_clock()] {
@@ -82,6 +84,7 @@ impl Life {
         }
         tracing::debug!(milliseconds = elapsed(since), "the agent is up, and the parent's hooks have run");
         fault::point("machine: agent up");
+        self.conductor.grow_to(memory_mib)?;
         container.process.stdio = self.offered.stdio.clone();
         self.member(|member| member.start_within = start_within(&container));
 

@@ -5,7 +5,7 @@
 //!   Creating --create--> Created --start--> Running <--pause/resume--> Paused
 //!       \_______________________\_________________\______________________\----> ending (drain) --> process exit
 //! ```
-//! The machine's part is here: the agent, the guest, the numbers, the end. What is known of each container is a
+//! The machine's part is here: the agent, the guest, the numbers, the end; its [`memory`]. What is known of each container is a
 //! [`member`]. A machine has the one for which it was started and with which it ends, and those that [`join`] it, as
 //! containers of a pod join their sandbox's.
 //!
@@ -25,6 +25,7 @@ mod kill;
 mod life;
 pub mod localhost;
 mod member;
+mod memory;
 pub mod network;
 mod pause;
 mod relay;
@@ -35,12 +36,14 @@ mod tests;
 
 pub use commands::Commands;
 pub use life::{Boot, Life};
+pub use memory::Size;
 pub use network::{Network, Tuns};
 pub use relay::Relay;
 pub use shares::Shares;
 
 use crate::agent::{CallError, Conversation, Hear};
 use crate::error::{ErrorKind, Kind, chain};
+use crate::machine::growth::GrowthError;
 use crate::machine::order::Failed;
 use crate::machine::slots::SlotError;
 use husk_protocol::{Answer, Call, ContainerKey, Exited, ProcessKey, Ready};
@@ -66,6 +69,8 @@ pub trait Guest: Send + Sync {
     fn last_words(&self) -> String;
     /// Puts a balloon into a slot, by which it gives back what memory it frees: the slot, for its agent to look at.
     fn plug_balloon(&self) -> Result<u32, SlotError>;
+    /// Gives it so many bytes more than it began with (not than it has): the slot of the device by which its agent takes them.
+    fn plug_memory(&self, bytes: u64) -> Result<u32, GrowthError>;
 }
 
 /// The conductor of a machine's containers.
@@ -76,8 +81,7 @@ pub struct Conductor {
     first: ProcessKey,
     guest: Arc<dyn Guest>,
     streams: Arc<dyn Streams>,
-    /// The machine's memory, in bytes.
-    memory: u64,
+    memory: memory::Memory,
     /// Set before the container is made. Without it no other can join.
     shares: OnceLock<Shares>,
     /// Set before the container is made.
@@ -121,13 +125,13 @@ struct Watched {
 }
 
 impl Conductor {
-    /// For the container `container` with the first process `first`, in a guest that runs and has this much memory.
+    /// For the container `container` with the first process `first`, in a guest that runs and has memory of this size.
     pub fn open(
         container: ContainerKey,
         first: ProcessKey,
         guest: Arc<dyn Guest>,
         streams: Arc<dyn Streams>,
-        memory_mib: u32,
+        size: Size,
     ) -> std::io::Result<Arc<Conductor>> {
         let attention = wake()?;
         let watched = Watched { ended: None, wake: Arc::new(wake()?) };
@@ -148,7 +152,7 @@ impl Conductor {
             first,
             guest,
             streams,
-            memory: u64::from(memory_mib) << 20,
+            memory: memory::Memory::new(size),
             shares: OnceLock::new(),
             network: OnceLock::new(),
             relay: OnceLock::new(),
@@ -314,6 +318,8 @@ mod deadline {
     pub const EXECUTE: Duration = Duration::from_secs(90);
     /// A hook that has no time limit. Its author may be slow, but a machine is not held for ever.
     pub const HOOK: Duration = Duration::from_secs(366 * 24 * 3600);
+    /// `TakeMemory`: more than the agent gives the kernel for it.
+    pub const MEMORY: Duration = Duration::from_secs(40);
     /// All else.
     pub const CALL: Duration = Duration::from_secs(30);
     /// SIGKILL: until the agent says that it has been sent.

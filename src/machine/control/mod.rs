@@ -86,8 +86,13 @@ pub enum Command {
     Pause,
     /// Thaws them.
     Resume,
-    /// New limits.
+    /// New limits. The machine gets more memory first, if a container with its limit is to have it.
     Update(Box<Resources>),
+    /// How much memory the machine is going to have when the container has this memory limit: [`Outcome::Memory`].
+    Memory {
+        /// Bytes.
+        limit: u64,
+    },
     /// [`Outcome::OutOfMemory`] each time the guest kernel kills for memory, until the container's end
     /// ([`Outcome::Exited`]).
     Watch,
@@ -108,6 +113,8 @@ pub enum Outcome {
     Processes(Vec<GuestProcess>),
     /// The container's counters.
     Stats(Box<Stats>),
+    /// The machine's memory, in MiB.
+    Memory(u32),
     /// The guest kernel killed for memory.
     OutOfMemory,
     /// It could not be done.

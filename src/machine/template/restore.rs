@@ -1,15 +1,16 @@
 //! A machine that begins as a copy of a template's.
 
 use super::{Template, Unfit, stretches};
-use crate::machine::arch::current::layout;
 use crate::machine::assemble::Frame;
 use crate::machine::order::MachineConfig;
-use crate::machine::{Machine, MachineError, kvm, memory};
+use crate::machine::{Machine, MachineError, kvm};
 
 impl Machine {
-    /// Builds a machine from a template. Nothing of the guest has run; no thread was started. An error says nothing about
+    /// Builds a machine from a template, with the memory that the template has, and room for what is missing to what the
+    /// machine is to have. Nothing of the guest has run; no thread was started. An error says nothing about
     /// a machine that boots: this host's KVM may not take what another's, or its own before an update, has given.
     pub fn copy(config: &MachineConfig, template: &Template) -> Result<Machine, MachineError> {
+        let config = &MachineConfig { memory_mib: template.memory_mib(), ..config.clone() };
         let frame = Frame::begin(config)?;
         let supported = frame.kvm.supported_cpuid()?;
         let Template { state, memory: file } = template;
@@ -19,7 +20,7 @@ impl Machine {
         if !fit || state.vcpus.len() != usize::from(config.vcpus) {
             return Err(Unfit::Other("kind of processor").into());
         }
-        let memory = memory::map(&layout::memory(u64::from(config.memory_mib) << 20))?;
+        let memory = frame.map()?;
         stretches::overlay(&memory, file, &state.memory.stretches)?;
         state.touched.populate(&memory)?;
         kvm::add_memory(&frame.vm, &memory)?;

@@ -218,6 +218,8 @@ mod tests {
         MachineConfig {
             vcpus: 1,
             memory_mib: 512,
+            most_memory_mib: 512,
+            headroom_mib: 0,
             kernel: None,
             initrd: None,
             command_line: String::new(),
