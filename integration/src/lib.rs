@@ -26,4 +26,5 @@ pub mod running;
 pub mod runtime;
 pub mod scenario;
 pub mod systemd;
+pub mod template;
 pub mod traffic;

@@ -131,11 +131,11 @@ fn update_takes_effect_inside_at_once() {
 #[test]
 fn update_refuses_what_the_machine_cannot_give() {
     let container = sleeping(json!({"memory": {"limit": 134_217_728}}));
-    let refused = container.call_with("update", &["--memory", "4g"], &[]);
+    let refused = container.call_with("update", &["--memory", "9000g"], &[]);
     assert_eq!(refused.code, 1);
     assert!(
         refused.stderr.contains("linux.resources.memory.limit")
-            && refused.stderr.contains("the machine was started with"),
+            && refused.stderr.contains("bytes that the machine can have"),
         "{refused:?}"
     );
     for (option, value, field) in

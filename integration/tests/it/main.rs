@@ -29,3 +29,4 @@ mod u_traffic;
 mod v_template;
 mod w_faults;
 mod w_kills;
+mod w_memory;

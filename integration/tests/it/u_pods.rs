@@ -181,7 +181,7 @@ fn what_a_pod_cannot_have_is_refused_in_words() {
             (&|bundle| share_namespace(bundle, "user", None), "user namespace of its own"),
             (
                 &|bundle| bundle.set("/linux/resources", json!({"memory": {"limit": 1_u64 << 40}})),
-                "io.kubernetes.cri.sandbox-memory",
+                "bytes that the machine can have",
             ),
             (
                 &|bundle| bundle.set("/linux/resources", json!({"cpu": {"cpus": "0"}})),
@@ -277,9 +277,10 @@ fn limits_are_each_containers_and_the_machine_has_what_was_announced() {
         assert_eq!(greedy.code, 137, "{greedy:?}");
         assert_eq!(keeps.sh("echo on").ok().stdout, "on\n");
         // What those that live have is counted, and what those that have gone had is not.
-        let output = run(&limited(&["true"], 560 << 20));
+        let output = run(&limited(&["true"], 520 << 20));
         assert_eq!(output.code, 0, "{output:?}");
-        let output = run(&limited(&["true"], 600 << 20));
+        assert_eq!(pod.sh("grep MemTotal /proc/meminfo").ok().stdout, total, "nothing was plugged");
+        let output = run(&limited(&["true"], 1 << 40));
         assert!(output.stderr.contains("67108864 for the others"), "{output:?}");
     }
     before.assert_unchanged();

@@ -5,92 +5,15 @@ use husk_integration::{
     census::Census,
     created::Created,
     network::Bridge,
-    outside::Outside,
     runtime::{Output, Runtime},
-    scenario::fresh_id,
+    template::{Templates, is_copy},
 };
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-
-/// A directory for templates, and an operator's configuration that names it. Small machines: those are soon made.
-struct Templates {
-    outside: Outside,
-}
-
-impl Templates {
-    fn new(name: &str) -> Templates {
-        let templates = Templates { outside: Outside::new(name) };
-        templates.configure(256);
-        templates
-    }
-
-    fn configure(&self, memory_mib: u32) {
-        let text =
-            format!("[machine]\nmemory_mib = {memory_mib}\ntemplate_directory = {:?}\n", self.directory());
-        fs::write(self.config(), text).expect("a file");
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.outside.0.join("templates")
-    }
-
-    fn config(&self) -> PathBuf {
-        self.outside.0.join("config.toml")
-    }
-
-    /// `husk template VERB`
-    fn call(&self, verb: &str) -> Output {
-        let config = self.config();
-        Runtime::Husk.call(["--config".as_ref(), config.as_os_str(), "template".as_ref(), verb.as_ref()])
-    }
-
-    fn files(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.directory()) else { return Vec::new() };
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// The file whose name ends so.
-    fn file(&self, end: &str) -> PathBuf {
-        let name = self.files().into_iter().find(|name| name.ends_with(end)).expect("it is there");
-        self.directory().join(name)
-    }
-
-    /// Runs a script in a container; what it printed, and the start's log.
-    fn run(&self, script: &str) -> (Output, String) {
-        self.run_bundle(Bundle::new(Image::Busybox, &["sh", "-c", script]))
-    }
-
-    fn run_bundle(&self, bundle: Bundle) -> (Output, String) {
-        let (log, config) = (self.outside.0.join("log"), self.config());
-        let _ = fs::remove_file(&log);
-        let id = fresh_id();
-        let path = bundle.write().to_owned();
-        let output = Runtime::Husk.call([
-            "--config".as_ref(),
-            config.as_os_str(),
-            "--debug".as_ref(),
-            "--log".as_ref(),
-            log.as_os_str(),
-            "run".as_ref(),
-            "-b".as_ref(),
-            path.as_os_str(),
-            id.as_ref(),
-        ]);
-        (output, fs::read_to_string(&log).expect("a log"))
-    }
-}
-
-fn is_copy(log: &str) -> bool {
-    log.contains("memory mapped")
-}
 
 #[test]
 fn copies_are_containers_like_any_other_and_each_has_its_own_randomness_and_the_time() {
