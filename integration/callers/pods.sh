@@ -4,7 +4,7 @@
 #   HUSK SHIM  the programs under test
 #   CRI        plays the kubelet (integration/src/bin/cri)
 #   BUSYBOX    an unpacked root filesystem, of which the images are made
-#   SCENARIO   names (all by default); `quick` is a selection
+#   SCENARIO   names (all by default); `quick` is a selection; `bench [ROUNDS]` measures instead (pods-bench.sh)
 #   RUNTIMES   of: husk (its shim), stock (runc's shim with husk as its program), sandbox (husk's shim, whose sandboxes need no
 #              pause image; containerd 2 alone); all that there are by default
 #   KEEP       what runc did the last time is taken for what it does
@@ -30,12 +30,6 @@ mkdir -p "$kept"
 install "$husk" "$work/bin/husk"
 install "$shim" "$work/bin/containerd-shim-husk-v2"
 install "$cri" "$work/bin/cri"
-# Ten guests that boot at a time on one emulated processor take their time.
-if [ -n "${HUSK_EMULATED-}" ]; then
-    mkdir -p /etc/husk
-    mount -t tmpfs tmpfs /etc/husk
-    printf '[machine]\nboot_timeout_ms = 120000\n' >/etc/husk/config.toml
-fi
 socket=$work/state/containerd.sock
 failures=0
 AT_ONCE=$([ -z "${HUSK_EMULATED-}" ] && echo 2000 || echo 8000) # milliseconds
@@ -126,6 +120,7 @@ says() { # NAME WORD: waits until the container has printed it
     while [ $SECONDS -lt $until ]; do printed "$1" | grep -q "$2" && return; sleep 0.1; done
     echo "$1 does not say $2"
 }
+counted='{ print ($1 > 0 && $2 > 0) ? "counted" : "not counted: " $0 }' # of processor time and memory
 address() { call pod-status "$1" | cut -d' ' -f2; }
 end() { call stop-pod "$pod" && call remove-pod "$pod"; }
 
@@ -141,7 +136,8 @@ s_life() {
     new second -- sh -c 'echo out; echo err >&2; exit 7'
     becomes "$id" exited
     printed second | sort
-    call stats "$first" | awk '{ print ($1 > 0 && $2 > 0) ? "counted" : "not counted: " $0 }'
+    call stats "$first" | awk "$counted"
+    call pod-stats "$pod" | awk "$counted"
     call stop "$first"
     becomes "$first" exited
     printed first
@@ -281,7 +277,7 @@ s_everyday() {
     figure "two idle containers"
     call exec "$id" sh -c 'cat /sys/fs/cgroup/memory.max; nc -w 5 127.0.0.1 8080 </dev/null; exit 3'
     call exec-stream "$id" sh -c 'read line; echo "got $line"; echo error >&2; exit 3' <<<"a line" 2>&1
-    call stats "$server" | awk '{ print ($1 > 0 && $2 > 0) ? "counted" : "not counted: " $0 }'
+    call stats "$server" | awk "$counted"
     down KILL
     up
     call pod-status "$pod" | cut -d' ' -f1
@@ -329,6 +325,11 @@ import test/pause:1 '["sleep", "1000000"]'
 import test/busybox:1 '["sh"]'
 # The daemon's image store hears of them.
 for _ in $(seq 100); do ctr -a "$socket" -n k8s.io image ls | grep -q 'test/busybox:1.*io.cri-containerd.image=managed' && break; sleep 0.1; done
+if [ "${1-}" = bench ]; then
+    source "$here/pods-bench.sh" ${2+"$2"}
+    down TERM
+    exit
+fi
 for scenario; do
     for runtime in runc ${RUNTIMES:-$runtimes}; do
         result=$work/results/$runtime-$scenario since=$SECONDS

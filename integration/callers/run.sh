@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# run.sh HUSK SHIM [quick|all]: Docker, Podman, containerd and Kubernetes' pods with husk, wherever guests can run, on a machine that
-# has run nothing else. `quick` (the default) is a selection for every day; `all`, or HUSK_FULL=1, is everything they are shown to
-# do. SUITE=forky takes the emulated machine's programs from that Debian suite, so newer ones than trixie's. ONLY names some
-# of the four.
+# run.sh HUSK SHIM [quick|all|bench [ROUNDS]]: Docker, Podman, containerd and Kubernetes' pods with husk, wherever guests can
+# run, on a machine that has run nothing else. `quick` (the default) is a selection for every day; `all`, or HUSK_FULL=1, is
+# everything they are shown to do; `bench`, of pods alone, measures. SUITE=forky takes the emulated machine's programs from
+# that Debian suite, so newer ones than trixie's. ONLY names some of the four.
 set -euo pipefail
 husk=$1 shim=$2 which=${3:-quick}
 [ -z "${HUSK_FULL:-}" ] || which=all
@@ -26,7 +26,7 @@ for caller in ${ONLY:-docker podman containerd pods}; do
     [ $caller != podman ] || programs=("$husk")
     [ $caller != pods ] || programs+=("$cri")
     names=()
-    [ "$which" = all ] || names=("$which")
+    [ "$which" = all ] || names=("$which" ${4+"$4"})
     inside bash "$here/integration/callers/$caller.sh" "${programs[@]}" "$images/busybox" "${names[@]}" || status=1
 done
 exit "$status"

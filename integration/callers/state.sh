@@ -38,6 +38,12 @@ echo $$ >/sys/fs/cgroup/script/cgroup.procs
 for place in /run/netns /run/docker /run/containers /run/containerd /etc/cni /var/lib/cni; do
     [ ! -d $place ] || mount -t tmpfs tmpfs $place
 done
+# Many guests that boot at a time on one emulated processor take their time.
+if [ -n "${HUSK_EMULATED-}" ]; then
+    mkdir -p /etc/husk
+    mount -t tmpfs tmpfs /etc/husk
+    printf '[machine]\nboot_timeout_ms = 120000\n' >/etc/husk/config.toml
+fi
 ip link set lo up
 sysctl -qw net.ipv4.ip_forward=1
 export TMPDIR=$work/tmp PATH=$work/bin:$PATH

@@ -7,7 +7,7 @@
 //!   cri SOCKET start | stop | remove | status | stats ID        cri SOCKET exec ID COMMAND...
 //!   cri SOCKET update ID BYTES
 //!   cri SOCKET exec-stream [--tty ROWSxCOLUMNS] ID COMMAND...    cri SOCKET attach ID    cri SOCKET forward POD-ID PORT
-//!   cri SOCKET stop-pod | remove-pod | pod-status POD-ID         cri SOCKET ready
+//!   cri SOCKET stop-pod | remove-pod | pod-status | pod-stats POD-ID    cri SOCKET ready
 //! ```
 //! Fields are named by their numbers in `runtime.v1`: there are few. What streams takes what it sends from standard input,
 //! all of it before it reads. What fails ends with status 1 and the words of the other side.
@@ -107,6 +107,12 @@ fn act(words: &[&str]) -> Outcome<String> {
             let stats = call("ContainerStats", of(id))?.inner(1);
             let memory = stats.inner(3).inner(2).value(1);
             let cpu = stats.inner(2).inner(2).value(1);
+            Ok(format!("{cpu} {memory}\n"))
+        }
+        ("pod-stats", [id]) => {
+            let stats = call("PodSandboxStats", of(id))?.inner(1).inner(2);
+            let memory = stats.inner(2).inner(2).value(1);
+            let cpu = stats.inner(1).inner(2).value(1);
             Ok(format!("{cpu} {memory}\n"))
         }
         _ => Err(format!("{verb} with {} words is not known", rest.len())),
