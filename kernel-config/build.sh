@@ -37,6 +37,7 @@ x86_64) readonly arch=x86_64 kernel_arch=x86_64 ;;
 *) fail "there is no configuration for $(uname -m) yet, only for x86_64" ;;
 esac
 readonly fragments=("$here/common.config" "$here/$arch.config")
+readonly patches=("$here"/patches/*.patch)
 
 # --- What goes in -----------------------------------------------------------
 
@@ -61,7 +62,7 @@ fragment_lines() { grep -hE '^(CONFIG_|# CONFIG_[A-Za-z0-9_]+ is not set$)' "${f
 
 require_tools() {
     local missing=() tool
-    for tool in gcc:gcc ld:binutils make:make flex:flex bison:bison bc:bc perl:perl xz:xz-utils; do
+    for tool in gcc:gcc ld:binutils make:make flex:flex bison:bison bc:bc perl:perl xz:xz-utils patch:patch; do
         command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
     done
     [[ -e /usr/include/libelf.h ]] || missing+=(libelf-dev)
@@ -87,6 +88,10 @@ unpack() {
         --exclude='*/tools/testing/*' --exclude='*/tools/perf/*' "${drop[@]}" ||
         fail "$tarball cannot be unpacked"
     [[ -f $1/Makefile && -f $1/Kconfig ]] || fail "$tarball does not hold a kernel source tree"
+    local patch
+    for patch in "${patches[@]}"; do
+        patch -s -p1 -d "$1" --no-backup-if-mismatch <"$patch" >&2 || fail "$(basename "$patch") does not fit $tarball"
+    done
 }
 
 # A bare environment: no flag of the caller reaches the compiler. It replaces
@@ -193,6 +198,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/husk/kernel
 key=$({
     echo "$arch $identity ${SOURCE_DATE_EPOCH:-}"
     fragment_lines
+    cat "${patches[@]}"
     declare -f unpack kernel_make configure compile store
     gcc --version 2>/dev/null | head -n 1
     ld --version 2>/dev/null | head -n 1

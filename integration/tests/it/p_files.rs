@@ -148,6 +148,28 @@ fn locks_are_between_containers_and_with_the_host() {
 }
 
 #[test]
+fn who_waits_for_a_lock_that_another_has_hears_signals() {
+    let outside = Outside::new("signals");
+    let here = File::create(outside.0.join("lock")).expect("a file");
+    here.lock().expect("nobody else has it");
+    let all = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    nix::fcntl::fcntl(&here, nix::fcntl::FcntlArg::F_OFD_SETLK(&all)).expect("nobody else has it");
+    let script = "perl -e 'use Fcntl qw(:DEFAULT :flock); $SIG{ALRM} = sub { print \"told\\n\" }; $| = 1; \
+         open F, \"+<\", \"/shared/lock\"; alarm 1; flock(F, LOCK_EX) or print \"flock: $!\\n\"; \
+         alarm 1; my $l = pack(\"ssx4qqi\", F_WRLCK, 0, 2, 3, 0); fcntl(F, F_SETLKW, $l) or print \"fcntl: $!\\n\"'; \
+         flock /shared/lock true & sleep 1; kill -9 $!; wait $!; echo $?";
+    let output = same_as_runc(Image::Debian, &["sh", "-c", script], |bundle| {
+        outside.bound(bundle, "/shared", &["rbind"]);
+    });
+    let interrupted = "Interrupted system call";
+    assert_eq!(
+        output.stdout,
+        format!("told\nflock: {interrupted}\ntold\nfcntl: {interrupted}\n137\n"),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn a_mount_made_below_a_shared_source_shows_up_inside() {
     let outside = Outside::new("propagation");
     fs::create_dir(outside.0.join("later")).expect("a directory");

@@ -1,8 +1,8 @@
 //! Between the virtqueues and the server: takes requests off the rings, puts replies on, calls the driver.
 //!
 //! A request that waits for a lock (or for somebody who stands in for a socket) keeps its place in the ring; what it waits
-//! for is tried again when the guest lets go of a lock, and at short intervals. Linux's driver does not pass on that a process has been interrupted (as of 6.12), so a
-//! process that waits for a lock cannot be killed inside before it has it, or the machine ends.
+//! for is tried again when the guest lets go of a lock, and at short intervals. A process that gets a signal meanwhile has
+//! its request given up: the guest's kernel says so (Linux 6.12 does not by itself, `kernel-config/patches`).
 
 use super::MAX_PAYLOAD;
 use super::exports::Exports;
@@ -53,7 +53,7 @@ pub fn run(server: &mut Server, exports: &Exports, session: &mut Session) -> Res
                 idle &= served == 0;
             }
         }
-        waits.interrupt(queues, memory, &**interrupt)?;
+        waits.interrupt(queues, memory, &**interrupt, more)?;
         if waits.are_due(server) {
             waits.try_again(server, queues, memory, &**interrupt)?;
         }
@@ -131,16 +131,19 @@ impl<'m> Waits<'m> {
         Ok(())
     }
 
-    /// Answers the waits that processes inside have given up.
+    /// Answers the waits that processes inside have given up. If there is `more` in the queues, a request may be in there that
+    /// is given up already.
     fn interrupt(
         &mut self,
         queues: &mut [ActiveQueue],
         memory: &Memory,
         interrupt: &dyn Interrupt,
+        more: bool,
     ) -> Result<(), DeviceError> {
         let mut told = false;
         for unique in std::mem::take(&mut self.interrupted) {
             let Some(at) = self.all.iter().position(|waiting| waiting.wait.unique == unique) else {
+                self.interrupted.extend(more.then_some(unique));
                 continue;
             };
             let Waiting { queue, head, wait } = self.all.swap_remove(at);

@@ -48,6 +48,10 @@ struct Driver {
 
 impl Driver {
     fn new() -> Driver {
+        Driver::with(Policy::Exclusive)
+    }
+
+    fn with(policy: Policy) -> Driver {
         let memory: Memory = memory::whole(&[
             // Two regions that touch: a buffer may lie across them.
             (0, 33 << 20),
@@ -56,7 +60,7 @@ impl Driver {
         let directory = tempfile::tempdir().unwrap();
         let exports = Exports::new();
         exports.add("0", path(directory.path()), false).unwrap();
-        let mut device = Fs::new("rootfs", Policy::Exclusive, exports);
+        let mut device = Fs::new("rootfs", policy, exports);
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
         let (kick, stop, interrupts) = (event(), event(), Arc::new(Count::default()));
         // Makes the rings in memory; from then on they are written to directly.
@@ -203,6 +207,42 @@ fn many_requests_are_served_with_few_interrupts() {
     }
     let interrupts = driver.interrupts.0.load(Ordering::SeqCst) - before;
     assert!((1..=60).contains(&interrupts), "{interrupts} interrupts");
+    driver.end().unwrap();
+}
+
+#[test]
+fn who_has_given_up_is_not_kept_waiting_even_if_that_is_heard_first() {
+    let mut driver = Driver::with(Policy::Shared);
+    std::fs::write(driver.directory.path().join("f"), "").unwrap();
+    let top = driver.begin();
+    let (_, body) = driver.call(&request(opcode::LOOKUP, top, (0, 0), 3, &[b"f\0"]), 4096);
+    let node = EntryOut::read_from_prefix(&body).unwrap().0.nodeid;
+    let how = OpenIn { flags: libc::O_RDWR as u32, ..OpenIn::default() };
+    let (_, body) = driver.call(&request(opcode::OPEN, node, (0, 0), 4, &[how.as_bytes()]), 4096);
+    let fh = OpenOut::read_from_prefix(&body).unwrap().0.fh;
+    let lock = |owner, unique, code| {
+        let how =
+            LkIn { fh, owner, start: 0, end: 9, kind: libc::F_WRLCK as u32, pid: 7, lk_flags: 0, padding: 0 };
+        request(code, node, (0, 0), unique, &[how.as_bytes()])
+    };
+    assert_eq!(driver.call(&lock(1, 5, opcode::SETLK), 4096).0.error, 0);
+
+    let waits = lock(2, 778, opcode::SETLKW);
+    let gives_up = request(opcode::INTERRUPT, 0, (0, 0), 780, &[InterruptIn { unique: 778 }.as_bytes()]);
+    let between = request(opcode::GETATTR, top, (0, 0), 9, &[GetattrIn::default().as_bytes()]);
+    for (at, message) in [(0, &waits), (4096, &gives_up), (8192, &between)] {
+        driver.memory.write_slice(message, GuestAddress(REQUESTS + at)).unwrap();
+    }
+    // More than is served at a time lies between the two. The device is not told before all is there.
+    driver.add(&[(REQUESTS + 4096, gives_up.len() as u32, false)]);
+    for _ in 0..100 {
+        driver.add(&[(REQUESTS + 8192, between.len() as u32, false), (REPLIES, 256, true)]);
+    }
+    driver.add(&[(REQUESTS, waits.len() as u32, false), (REPLIES + 4096, 256, true)]);
+    driver.wait();
+    let head: [u8; 16] = driver.memory.read_obj(GuestAddress(REPLIES + 4096)).unwrap();
+    let head = OutHeader::read_from_bytes(&head).unwrap();
+    assert_eq!((head.error, head.unique), (-libc::EINTR, 778));
     driver.end().unwrap();
 }
 
