@@ -42,6 +42,7 @@ fn run() -> Result<Ended, Box<dyn Error>> {
         // It stays as it is.
         most_memory_mib: 0,
         headroom_mib: 0,
+        system_calls: Default::default(),
     };
     let root = next("");
     let embedded = |path: &PathBuf| path.as_os_str() == "-";

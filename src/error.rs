@@ -66,9 +66,30 @@ fn lower_first(text: &str) -> String {
     letters.next().map(|first| first.to_ascii_lowercase().to_string() + letters.as_str()).unwrap_or_default()
 }
 
+/// A stranger's words, fit for one line of a message or a terminal: at most so many characters, and none that does something
+/// there instead of being shown.
+pub fn harmless(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Neither a control character nor one that changes the direction of the text around it.
+pub fn is_printable(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !(c.is_control() || turns)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_strangers_words_do_nothing_and_end() {
+        assert_eq!(
+            harmless("\x1b[2Ja\r\nb\t\u{202e}c\0ü", 100),
+            "\u{fffd}[2Ja\u{fffd}\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}ü"
+        );
+        assert_eq!(harmless("üüü", 2), "üü");
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot open the door")]

@@ -16,13 +16,15 @@
 //! | a length beyond the limit, bytes that are no message, a second greeting, anything before the greeting | end the conversation |
 //! | an answer to what nobody asked (any more), or a second one | drop it |
 //! | nothing | give up at the deadline of each request |
+//! | an error without end, or with control characters | cut it short, and show them as what they are not |
 //! | events without end | pass them on one by one; [`Hear`] must not keep them |
 
 use super::CallError;
 use super::inbox::{Broken, Inbox};
+use crate::host::deadline::poll;
 use husk_protocol::{Answer, Call, ContainerKey, Exited, FromAgent, Ready, Request, frame};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::{HashMap, VecDeque};
@@ -46,6 +48,10 @@ const STACK: usize = 256 << 10;
 /// Who hears what the agent says by itself. Called on the conversation's thread: must not wait, least of all for an
 /// answer of the same agent, and must not keep everything that it hears.
 pub trait Hear: Send + Sync + 'static {
+    /// The conversation's thread begins, and has heard nothing yet. An error ends it.
+    fn begin(&self) -> std::io::Result<()> {
+        Ok(())
+    }
     /// The agent serves. Said once, before anything else.
     fn ready(&self, ready: Ready);
     /// It says that a process has ended. May be unknown, and may be said again.
@@ -94,7 +100,8 @@ impl Conversation {
         let conversation = Arc::new(Conversation { socket, wake, state: Mutex::new(state) });
         let listener = Arc::clone(&conversation);
         std::thread::Builder::new().name("agent".into()).stack_size(STACK).spawn(move || {
-            let why = match listener.listen(&*hear) {
+            let heard = hear.begin().map_err(Broken::Host).and_then(|()| listener.listen(&*hear));
+            let why = match heard {
                 Ok(()) => "the guest closed the connection".to_owned(),
                 Err(broken) => crate::error::chain(&broken),
             };
@@ -217,7 +224,7 @@ impl Conversation {
             FromAgent::Reply { id, outcome } => {
                 let then = self.lock().asked.remove(&id);
                 if let Some(then) = then {
-                    then(outcome.map_err(CallError::Failed));
+                    then(outcome.map_err(CallError::told));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Why a request to the agent came to nothing.
 
-use crate::error::{ErrorKind, Kind};
+use crate::error::{ErrorKind, Kind, harmless};
 use husk_protocol::{Failure, FailureKind};
 
 /// Why a request to the agent came to nothing.
@@ -25,6 +25,17 @@ pub enum CallError {
     #[error("the agent in the guest gave an answer that does not fit")]
     Unexpected,
 }
+
+impl CallError {
+    /// The agent's failure, whose words end up in logs and on terminals.
+    pub(super) fn told(mut failure: Failure) -> CallError {
+        failure.message = harmless(&failure.message, LONGEST);
+        CallError::Failed(failure)
+    }
+}
+
+/// The most characters of the agent's words. A path has up to 4096, and there may be two.
+const LONGEST: usize = 9000;
 
 impl Kind for CallError {
     fn kind(&self) -> ErrorKind {

@@ -3,9 +3,10 @@
 use super::context::Context;
 use super::{CliError, usage};
 use crate::config::machine;
+use crate::config::operator::{Operator, SystemCalls};
 use crate::container::probe;
 use crate::host::cgroup::{self, Mode};
-use crate::host::systemd;
+use crate::host::{seccomp, systemd};
 use clap::Args;
 use std::io::Write;
 use std::time::Duration;
@@ -64,12 +65,14 @@ fn findings(context: &Context) -> Result<Vec<Finding>, CliError> {
         (Err(_), _) => Err("no /dev/kvm to run a guest with".into()),
         (_, None) => Err("no guest to run".into()),
     };
+    let walled = operator.host.system_calls != SystemCalls::Allow;
     Ok(vec![
         Finding { what: "/dev/kvm", needed: true, found: device },
         Finding { what: "guest", needed: true, found: guest },
         Finding { what: "kvm", needed: true, found: runs },
         Finding { what: "/dev/net/tun", needed: false, found: open_device("/dev/net/tun") },
         Finding { what: "cgroup", needed: false, found: control_groups() },
+        Finding { what: "seccomp", needed: walled, found: system_calls(&operator) },
         Finding { what: "landlock", needed: false, found: landlock() },
     ])
 }
@@ -93,8 +96,27 @@ fn control_groups() -> Result<String, String> {
     }
 }
 
+/// Whether the machine's threads are held to their system calls.
+fn system_calls(operator: &Operator) -> Result<String, String> {
+    match operator.host.system_calls {
+        SystemCalls::Enforce if seccomp::is_there() => {
+            Ok("each thread of a machine has its system calls".into())
+        }
+        SystemCalls::Enforce => Err("not in this kernel".into()),
+        SystemCalls::Log if seccomp::is_there() => Ok("WEAKENED by host.system_calls: only logs".into()),
+        SystemCalls::Log => Err("not in this kernel".into()),
+        SystemCalls::Allow => Err("SWITCHED OFF by host.system_calls".into()),
+    }
+}
+
 fn landlock() -> Result<String, String> {
     crate::host::landlock::version()
-        .map(|version| format!("ABI {version}"))
+        .map(|version| match version {
+            6.. => {
+                format!("ABI {version}: no TCP but to a resolver, no abstract sockets, no signals to others")
+            }
+            4..6 => format!("ABI {version}: no TCP but to a resolver"),
+            _ => format!("ABI {version}: too old to be of use"),
+        })
         .ok_or_else(|| "not in this kernel".into())
 }

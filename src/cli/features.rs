@@ -1,7 +1,9 @@
 //! `features`: tells what husk can do, in the form of the OCI runtime spec. Only what works is named.
 
+use super::context::Context;
 use super::version::{COMMIT, VERSION};
 use super::{CliError, usage};
+use crate::config::operator::Operator;
 use crate::config::{annotation, capability, hook, mount_option, namespace, seccomp, unit};
 use crate::container::state::OCI_VERSION;
 use clap::Args;
@@ -18,9 +20,10 @@ pub struct Features {
 
 impl Features {
     /// Acts.
-    pub fn act(self) -> Result<u8, CliError> {
+    pub fn act(self, context: &Context) -> Result<u8, CliError> {
         usage::none("features", &self.operands)?;
-        let text = serde_json::to_string_pretty(&features()).map_err(std::io::Error::from)?;
+        let text =
+            serde_json::to_string_pretty(&features(&context.operator()?)).map_err(std::io::Error::from)?;
         writeln!(std::io::stdout(), "{text}")?;
         Ok(0)
     }
@@ -31,7 +34,7 @@ fn unsafe_annotations() -> Vec<&'static str> {
     annotation::KNOWN.into_iter().chain([unit::ANNOTATION]).collect()
 }
 
-fn features() -> Value {
+fn features(operator: &Operator) -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
@@ -55,7 +58,12 @@ fn features() -> Value {
             "mountExtensions": {"idmap": {"enabled": false}},
             "netDevices": {"enabled": false},
         },
-        "annotations": {"io.husk.version": VERSION, "io.husk.commit": COMMIT},
+        "annotations": {
+            "io.husk.version": VERSION,
+            "io.husk.commit": COMMIT,
+            // Of the machine process's own threads, as the operator has it.
+            "io.husk.system_calls": operator.host.system_calls,
+        },
         "potentiallyUnsafeConfigAnnotations": unsafe_annotations(),
     })
 }

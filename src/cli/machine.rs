@@ -22,9 +22,12 @@ use crate::host::netlink::Netlink;
 use crate::host::{capability, fault, tap};
 use crate::machine::control::{server, wire::WireError};
 use crate::machine::growth::GrowthError;
-use crate::machine::order::{self, Descriptor, Failed, MachineConfig, NetworkNamespace, Order, Report};
+use crate::machine::order::{
+    self, Descriptor, Failed, MachineConfig, NetworkNamespace, Order, Report, SystemCalls,
+};
 use crate::machine::slots::SlotError;
 use crate::machine::template::{Template, Unfit};
+use crate::machine::walls::Thread;
 use crate::machine::{Jail, Machine, MachineError, Parts, Running, Spares, seed};
 use crate::process::signal::Signals;
 use crate::process::stdio::{self, Descriptors};
@@ -43,6 +46,9 @@ use std::time::{Duration, Instant};
 
 /// The loopback's number in every namespace.
 const LOOPBACK: u32 = 1;
+
+/// What is said of a machine whose operator has taken a wall away.
+const WEAKENED: &str = "host.system_calls in husk's configuration is not \"enforce\": nothing holds this machine's threads to their system calls";
 
 /// Runs it. To be called before anything else in the process opens a descriptor, blocks a signal or makes a thread.
 pub fn run() -> ExitCode {
@@ -90,6 +96,9 @@ fn prepare(parent: &UnixStream) -> Result<Prepared, Failed> {
     })?;
     let Received { control, terminal, streams, log } = Received::sort(&order, received)?;
     if let Some(file) = log {
+        if order.machine.system_calls != SystemCalls::Enforce {
+            log::warn(&file, order.log_form, WEAKENED);
+        }
         log::begin(file, order.log_form, order.debug);
     }
     process::name_process(&order.id);
@@ -142,7 +151,8 @@ impl Prepared {
 
         let jumps = Jumps::open().map_err(|error| host("listen for jumps of the clock", &error))?;
         let kernel_log = machine.kernel_log();
-        let relay = Relay::default();
+        let walls = machine.walls();
+        let relay = Relay::new(walls);
         machine.share_exports().set_neighbour(Arc::new(relay.clone()));
         let shares = Shares::open(machine.root_exports(), machine.share_exports(), &order.exports);
         let tuns = Tuns::open(order.machine.vcpus);
@@ -154,7 +164,7 @@ impl Prepared {
         fault::point("machine: jailed");
         // TAPs are made while the guest boots.
         let spares = machine.spares();
-        let network = Network::begin(Arc::clone(&spares), tuns)
+        let network = Network::begin(Arc::clone(&spares), tuns, walls)
             .map_err(|error| host("look after the network namespace", &error))?;
         let since = Instant::now();
         let running = machine.run().map_err(|error| of(&error))?;
@@ -167,19 +177,21 @@ impl Prepared {
 
         let guest: Arc<dyn Guest> = Arc::new(Inside { running, kernel_log, spares });
         let container = &order.container;
-        let conductor = Conductor::open(container.key, container.process_key, guest, streams, size)
+        let conductor = Conductor::open(container.key, container.process_key, guest, streams, size, walls)
             .map_err(|error| host("prepare for events", &error))?;
         conductor.take_shares(shares);
         conductor.take_network(network);
         conductor.take_relay(relay);
         conductor.converse(agent).map_err(|error| host("make a thread for the agent", &error))?;
-        server::serve(control, Arc::new(Commands(Arc::clone(&conductor))))
+        server::serve(control, Arc::new(Commands(Arc::clone(&conductor))), walls)
             .map_err(|error| host("make a thread for the control socket", &error))?;
 
         if let Ok(Some(localhost)) = localhost {
-            localhost::serve(localhost, Arc::clone(&conductor))
+            localhost::serve(localhost, Arc::clone(&conductor), walls)
                 .map_err(|error| host("make a thread for localhost", &error))?;
         }
+        // All threads but the balloon's are made: this one's walls too, before it has heard a word of the guest's.
+        walls.enter(Thread::Main, || Ok(())).map_err(|error| host("put up the walls of a thread", &error))?;
 
         let life = Life { conductor, signals, terminal, offered, jumps };
         let timeout = Duration::from_millis(order.machine.boot_timeout_ms);

@@ -171,7 +171,7 @@ fn act() -> Result<u8, CliError> {
         Verb::Delete(verb) => verb.act(&context),
         Verb::Events(verb) => verb.act(&context),
         Verb::Exec(verb) => verb.act(&context),
-        Verb::Features(verb) => verb.act(),
+        Verb::Features(verb) => verb.act(&context),
         Verb::Kill(verb) => verb.act(&context),
         Verb::List(verb) => verb.act(&context),
         Verb::Manual(verb) => verb.act(&command),

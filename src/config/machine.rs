@@ -38,7 +38,8 @@ pub fn decide(
         initrd: machine.initrd.clone(),
         command_line: machine.kernel_command_line.clone(),
         boot_timeout_ms: machine.boot_timeout_ms,
-        templates: (machine.templates == Templates::Use).then(|| machine.template_directory.clone()),
+        templates: (machine.templates != Templates::Never).then(|| machine.template_directory.clone()),
+        system_calls: operator.host.system_calls,
     }
 }
 

@@ -4,6 +4,7 @@
 //! not a limit that silently is not there. `docs/config.toml` is the documented sample; a test holds the two together.
 
 use super::error::{ConfigError, invalid};
+pub use crate::machine::order::SystemCalls;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +61,8 @@ pub struct Host {
     pub memory_room_mib: u32,
     /// What the machine's own threads may use beyond the container's cpu quota, in percent of one cpu.
     pub cpu_room_percent: u32,
+    /// What comes of a system call that a thread of the machine process should never make.
+    pub system_calls: SystemCalls,
 }
 
 /// `[container]`
@@ -114,7 +117,7 @@ impl Default for Machine {
 
 impl Default for Host {
     fn default() -> Self {
-        Host { memory_room_mib: 64, cpu_room_percent: 50 }
+        Host { memory_room_mib: 64, cpu_room_percent: 50, system_calls: SystemCalls::Enforce }
     }
 }
 

@@ -55,8 +55,11 @@ fn configure(directory: &Path, templates: &Path, config: &MachineConfig) -> io::
     let paths = [("kernel", &config.kernel), ("initrd", &config.initrd)];
     let paths = paths.into_iter().filter_map(|(key, path)| Some((key, json!(path.as_ref()?))));
     // TOML writes numbers and strings as JSON does.
-    let lines = given.into_iter().chain(paths).map(|(key, value)| format!("{key} = {value}\n"));
-    fs::write(directory.join(CONFIG), format!("[machine]\n{}", lines.collect::<String>()))
+    let lines: String =
+        given.into_iter().chain(paths).map(|(key, value)| format!("{key} = {value}\n")).collect();
+    // Behind the operator's walls: a rehearsal must not fail where a start does not.
+    let walls = json!(config.system_calls);
+    fs::write(directory.join(CONFIG), format!("[machine]\n{lines}\n[host]\nsystem_calls = {walls}\n"))
 }
 
 fn bundle(directory: &Path, example: &str) -> io::Result<()> {
@@ -144,6 +147,24 @@ const WAIT: &[u8] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::machine;
+    use crate::config::operator::{Operator, SystemCalls};
+
+    #[test]
+    fn the_machine_is_configured_as_its_operator_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for system_calls in [SystemCalls::Enforce, SystemCalls::Log, SystemCalls::Allow] {
+            let mut given = Operator::default();
+            given.host.system_calls = system_calls;
+            given.machine.memory_mib = 300;
+            given.machine.kernel_command_line = "quiet \"x\\".into();
+            given.machine.template_directory = directory.path().to_owned();
+            let config = machine::unlimited(&given);
+            configure(directory.path(), directory.path(), &config).unwrap();
+            let read = Operator::parse(&fs::read_to_string(directory.path().join(CONFIG)).unwrap()).unwrap();
+            assert_eq!(machine::unlimited(&read), config);
+        }
+    }
 
     #[test]
     fn the_program_waits_for_the_end_of_its_input() {

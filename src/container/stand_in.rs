@@ -331,9 +331,11 @@ impl Execution {
 mod tests {
     use super::terminal::Pair;
     use super::*;
+    use crate::machine::Walls;
     use crate::machine::control::Request;
     use crate::machine::control::listen_at;
     use crate::machine::control::server::{self, Caller, Conduct};
+    use crate::machine::order::SystemCalls;
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
     use nix::unistd::{Pid, dup2_raw};
     use std::io::Read;
@@ -403,7 +405,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let control = directory.path().join("control.sock");
         let (say, heard) = channel();
-        server::serve(listen_at(&control).unwrap(), Arc::new(Machine(say))).unwrap();
+        let walls = Walls::new(SystemCalls::Enforce);
+        server::serve(listen_at(&control).unwrap(), Arc::new(Machine(say)), walls).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (stdout, write) = std::io::pipe().unwrap();
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());

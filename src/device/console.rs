@@ -183,10 +183,9 @@ const LINES_SHOWN: usize = 5;
 /// Lines of a fault.
 const FAULT_SHOWN: usize = 12;
 
-/// Neither a control character nor one that changes the direction of the text around it.
+/// What a log may hold.
 fn is_printable(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c == '\n' || c == '\t' || !(c.is_control() || turns)
+    c == '\n' || c == '\t' || crate::error::is_printable(c)
 }
 
 // Registers of a 16550 (offsets from its first port) and the values that matter.

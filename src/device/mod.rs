@@ -43,6 +43,12 @@ pub trait Device: Send {
     /// What the transport offers to the driver. Called once, before the guest starts.
     fn description(&self) -> Description;
 
+    /// Called once, first of all on the device's own thread, before that may do no more than serve: what it takes from the
+    /// host that has to be taken there.
+    fn settle(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// Serves the driver until `session.stop` is readable, then returns with nothing under way and the queues in a
     /// state that can be saved. Called on the device's own thread, once for each time the driver sets DRIVER_OK; after
     /// a reset it may be called again, and must then start afresh.

@@ -1,8 +1,8 @@
 //! A device that has one queue to look at, chain by chain, and answers each at once.
 
-use super::event::borrow;
+use super::event::{borrow, look};
 use super::{ActiveQueue, DeviceError, Memory, Session};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -53,13 +53,9 @@ pub(super) fn serve(
 
 /// Waits for a kick (or only looks, if `sleep` is false); true when the device has to stop.
 fn wait(stop: &EventFd, kick: &EventFd, sleep: bool) -> Result<bool, DeviceError> {
-    let timeout = if sleep { PollTimeout::NONE } else { PollTimeout::ZERO };
     let mut fds =
         [PollFd::new(borrow(stop), PollFlags::POLLIN), PollFd::new(borrow(kick), PollFlags::POLLIN)];
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-        Err(source) => return Err(DeviceError::Host { what: "poll", source: source.into() }),
-    }
+    look(&mut fds, sleep).map_err(|errno| DeviceError::Host { what: "poll", source: errno.into() })?;
     let [stopped, kicked] = fds.map(|fd| fd.any().unwrap_or(false));
     if kicked {
         // Non-blocking; another kick may come after it, and is served then.

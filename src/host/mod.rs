@@ -19,6 +19,7 @@ pub mod network;
 pub mod pagemap;
 pub mod pidfd;
 pub mod proc;
+pub mod seccomp;
 pub mod spawn;
 pub mod systemd;
 pub mod tap;

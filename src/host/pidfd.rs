@@ -1,10 +1,10 @@
 //! A process held by a descriptor, so that a signal can never hit another one that took over its pid.
 #![allow(unsafe_code)] // pidfd_open(2) and pidfd_send_signal(2) have no safe wrappers
 
-use super::deadline;
+use super::deadline::{self, poll};
 use super::proc;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 

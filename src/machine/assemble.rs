@@ -20,6 +20,7 @@ use super::slots::{Filled, Slots};
 use super::spare::{Place, SPARE_SLOTS, Spares};
 use super::timeline::Timeline;
 use super::vcpu::{Surroundings, Vcpu};
+use super::walls::{self, Walls};
 use super::{Machine, MachineError};
 use crate::device::Memory;
 use crate::device::console::{self, Console, KernelLog};
@@ -83,6 +84,7 @@ pub(super) struct Frame {
     memory_mib: u32,
     /// Where memory may be plugged.
     room: Range<u64>,
+    walls: Walls,
 }
 
 /// What it is furnished with.
@@ -109,13 +111,14 @@ impl Frame {
     pub fn begin(config: &MachineConfig) -> Result<Frame, MachineError> {
         let timeline = Arc::new(Timeline::new());
         check(config)?;
+        walls::use_one_heap();
         let kvm = Kvm::open()?;
         let vm = Arc::new(kvm.create_machine(config.vcpus)?);
         let end = Arc::new(End::open().map_err(MachineError::Events)?);
         timeline.step("machine created");
         let memory_mib = config.memory_mib;
         let room = layout::room(u64::from(memory_mib) << 20, u64::from(config.most_memory_mib) << 20);
-        Ok(Frame { kvm, vm, timeline, end, memory_mib, room })
+        Ok(Frame { kvm, vm, timeline, end, memory_mib, room, walls: Walls::new(config.system_calls) })
     }
 
     /// Its memory, which KVM does not know of yet.
@@ -179,7 +182,7 @@ impl Frame {
         let gate = Gate::new(vcpus.len());
         let around = Surroundings::new(ports, devices.bus, gate, self.end);
         let vcpus = (0..).zip(vcpus).map(|(id, (vcpu, cpuid))| Vcpu { id, vcpu, cpuid }).collect();
-        let spares = Arc::new(Spares::new(self.vm.clone(), memory.clone(), spares));
+        let spares = Arc::new(Spares::new(self.vm.clone(), memory.clone(), spares, self.walls));
         let growth = Growth::new(self.vm.clone(), memory.clone(), spares.clone(), self.room);
         Ok(Machine {
             vcpus,
@@ -190,6 +193,7 @@ impl Frame {
             share_exports,
             kernel_log,
             timeline: self.timeline,
+            walls: self.walls,
             spares,
             growth,
             memory_mib: self.memory_mib,

@@ -13,6 +13,7 @@
 #![allow(unsafe_code)] // signals, and a word in memory that is shared with KVM
 
 use kvm_ioctls::VcpuFd;
+use nix::unistd::Pid;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,8 @@ pub struct Gate {
 }
 
 struct State {
+    /// This process. Asking for it takes a call that not every thread may make.
+    process: Pid,
     wanted: Wanted,
     /// Vcpus whose threads have entered and not left.
     vcpus: Vec<Handle>,
@@ -41,7 +44,7 @@ enum Wanted {
 
 /// How to reach a vcpu's thread. Valid while it is in the list, which its thread leaves before it drops the vcpu.
 struct Handle {
-    thread: libc::pthread_t,
+    thread: libc::pid_t,
     immediate_exit: *const AtomicU8,
 }
 
@@ -61,16 +64,20 @@ pub enum Go {
 impl Gate {
     /// An open gate for `vcpus`, whose threads are still to come.
     pub fn new(vcpus: usize) -> Gate {
-        let state =
-            State { wanted: Wanted::Running, vcpus: Vec::with_capacity(vcpus), expected: vcpus, parked: 0 };
+        let state = State {
+            process: Pid::this(),
+            wanted: Wanted::Running,
+            vcpus: Vec::with_capacity(vcpus),
+            expected: vcpus,
+            parked: 0,
+        };
         Gate { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// A vcpu's thread begins: it can be reached from now on. First of all it has to [`Gate::pass`].
-    pub fn enter(&self, vcpu: &mut VcpuFd) {
+    /// A vcpu's thread, of this number, begins: it can be reached from now on. First of all it has to [`Gate::pass`].
+    pub fn enter(&self, thread: Pid, vcpu: &mut VcpuFd) {
+        let thread = thread.as_raw();
         let flag: *mut u8 = &mut vcpu.get_kvm_run().immediate_exit;
-        // SAFETY: pthread_self has no preconditions.
-        let thread = unsafe { libc::pthread_self() };
         let mut state = self.lock();
         state.vcpus.push(Handle { thread, immediate_exit: flag.cast() });
         state.expected = state.expected.saturating_sub(1);
@@ -78,10 +85,8 @@ impl Gate {
     }
 
     /// A vcpu's thread ends. Its vcpu must not have been dropped.
-    pub fn leave(&self) {
-        // SAFETY: pthread_self has no preconditions.
-        let thread = unsafe { libc::pthread_self() };
-        self.lock().vcpus.retain(|handle| handle.thread != thread);
+    pub fn leave(&self, thread: Pid) {
+        self.lock().vcpus.retain(|handle| handle.thread != thread.as_raw());
         self.changed.notify_all();
     }
 
@@ -147,7 +152,7 @@ impl State {
             // by its own thread under the same lock.
             unsafe {
                 (*vcpu.immediate_exit).store(1, Ordering::SeqCst);
-                libc::pthread_kill(vcpu.thread, kick_signal());
+                libc::syscall(libc::SYS_tgkill, self.process.as_raw(), vcpu.thread, kick_signal());
             }
         }
     }

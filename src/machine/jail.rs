@@ -4,7 +4,8 @@
 //!   build: a mount namespace of its own, in which the host's mounts follow but are not followed
 //!     |  attach: a copy of each shared tree, read-only and inert where it can be   (everything else is opened now, too)
 //!   enter: the copies become the only thing that the process can reach by path; capabilities, core dumps, spare
-//!     |    descriptors and the way to new privileges are gone
+//!     |    descriptors and the way to new privileges are gone; of TCP, abstract sockets and signals to others (Landlock)
+//!     |    no more is left than the way to a resolver
 //!   the guest runs
 //! ```
 //! The process has one thread when it builds the jail (namespaces and privileges belong to threads, and those made
@@ -16,14 +17,15 @@
 //! What the file server keeps: to act as any of the guest's users on the shared trees (owners, modes, device nodes,
 //! file capabilities). CAP_SYS_ADMIN is not among it, so the file server keeps `trusted.*` attributes under another name.
 //!
-//! Not here yet: system-call filters, Landlock, pid and other namespaces, a user namespace for callers without root.
+//! Not here: which system calls each thread may make ([`super::walls`]). Not yet: pid and other namespaces, a user
+//! namespace for callers without root.
 
 use super::export::{self, ExportError};
 use super::order::{Export, ExportDevice};
 use crate::device::fs::{Exports, FsError};
 use crate::error::{ErrorKind, Kind};
 use crate::host::mount::{Attributes, Depth};
-use crate::host::{capability, mount, namespace};
+use crate::host::{capability, landlock, mount, namespace};
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::process::DumpableBehavior;
 use rustix::thread::CapabilitySet;
@@ -126,6 +128,7 @@ fn drop_privileges() -> Result<(), JailError> {
     let limit = |resource, most| setrlimit(resource, most, most).map_err(io::Error::from);
     limit(Resource::RLIMIT_CORE, 0).map_err(host("forbid core dumps"))?;
     limit(Resource::RLIMIT_NOFILE, MOST_DESCRIPTORS).map_err(host("limit descriptors"))?;
+    landlock::confine(&[NAME_SERVICE]).map_err(host("enter a Landlock domain"))?;
     // Last: from here on /proc/self belongs to root alone.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| host("forbid core dumps and tracing")(error.into()))
@@ -192,9 +195,11 @@ pub(super) const FILE_SERVER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP);
 /// What interfaces that come and go take: of one thread that serves no guest
 /// ([`crate::host::network`]), and only within the namespace that the process is in.
-const NETWORK: CapabilitySet = CapabilitySet::NET_ADMIN;
+pub(super) const NETWORK: CapabilitySet = CapabilitySet::NET_ADMIN;
 /// For the names of a few thousand mount points and nothing else.
 const ROOT_BYTES: u64 = 1 << 20;
+/// The only TCP port that is ever connected to: a resolver's, in the container's network namespace.
+const NAME_SERVICE: u16 = 53;
 /// Of these the file servers take most.
 const MOST_DESCRIPTORS: u64 = 4096;
 
@@ -202,7 +207,10 @@ const MOST_DESCRIPTORS: u64 = 4096;
 mod tests {
     use super::super::order::AccessTimes;
     use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::linux::net::SocketAddrExt;
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
     use std::path::PathBuf;
     use std::process::Command;
 
@@ -232,6 +240,9 @@ mod tests {
         let file = jail.attach(&export("1", &base.join("file"), true)).unwrap();
         let missing = jail.attach(&export("2", &base.join("missing"), true)).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::InvalidArgument);
+        let abstract_address =
+            SocketAddr::from_abstract_name(format!("husk-jail-{}", std::process::id())).unwrap();
+        let _outside = UnixListener::bind_addr(&abstract_address).unwrap();
         jail.enter().unwrap();
 
         let mut seen: Vec<_> =
@@ -252,6 +263,24 @@ mod tests {
         std::fs::set_permissions("/share-0/written", mode).unwrap();
         assert!(nix::unistd::sethostname("x").is_err(), "no capability for that");
         assert_eq!(nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (4096, 4096));
+        assert_eq!(nix::sys::resource::getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, 0));
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert!(rustix::thread::no_new_privs().unwrap());
+        let version = crate::host::landlock::version().unwrap_or(0);
+        eprintln!("Landlock's version is {version}");
+        let connect = |port| TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.kind());
+        if version >= 4 {
+            let denied = io::ErrorKind::PermissionDenied;
+            assert_eq!(TcpListener::bind("127.0.0.1:0").map_err(|error| error.kind()).err(), Some(denied));
+            assert_eq!(connect(9).err(), Some(denied));
+            assert_ne!(connect(NAME_SERVICE).err(), Some(denied));
+        }
+        if version >= 6 {
+            let connected = UnixStream::connect_addr(&abstract_address).map_err(|error| error.kind());
+            assert_eq!(connected.err(), Some(io::ErrorKind::PermissionDenied));
+            let parent = nix::unistd::getppid();
+            assert_eq!(nix::sys::signal::kill(parent, None), Err(nix::errno::Errno::EPERM));
+        }
         // The harness reports through descriptors that it has already.
     }
 

@@ -267,6 +267,28 @@ mod tests {
         }
     }
 
+    /// A core dump of the machine process, should the host make one after all, holds nothing of the guest.
+    #[test]
+    fn memory_is_left_out_of_core_dumps() {
+        let memory = map(&[0..0x8000, 0x10_0000..0x20_0000]).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        for (_, ours, size) in slots(&memory) {
+            let mut inside = false;
+            let mut flags = None;
+            for line in maps.lines() {
+                let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+                let number = |text| u64::from_str_radix(text, 16);
+                if let Some((Ok(from), Ok(to))) = range.map(|(from, to)| (number(from), number(to))) {
+                    inside = from <= ours && ours + size <= to;
+                } else if let Some(found) = line.strip_prefix("VmFlags:").filter(|_| inside) {
+                    flags = Some(found.to_owned());
+                }
+            }
+            let flags = flags.expect("a mapping of its own, whose flags differ from its neighbours'");
+            assert!(flags.split(' ').any(|flag| flag == "dd"), "{flags}");
+        }
+    }
+
     #[test]
     fn what_is_expected_to_be_used_may_lie_anywhere() {
         let memory = map(&[0..8 << 20, 16 << 20..20 << 20]).unwrap();

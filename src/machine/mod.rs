@@ -8,7 +8,8 @@
 //!   a few [`ports`].
 //! - [`growth`]: memory that comes while the guest runs.
 //! - [`template`]: another way to begin, as a copy of a guest that was booted before.
-//! - [`jail`] takes everything else on the host away from the process; [`export`] is what it is left.
+//! - [`jail`] takes everything else on the host away from the process; [`export`] is what it is left. [`walls`] stand
+//!   around each of its threads.
 //! - [`running`], [`vcpu`], [`gate`] and [`end`] are the life of the guest. [`timeline`] says how long each step took.
 //! - [`order`] and [`control`] are how the process is told what to do.
 //!
@@ -42,6 +43,7 @@ pub mod spare;
 pub mod template;
 pub mod timeline;
 pub mod vcpu;
+pub mod walls;
 mod windows;
 
 pub use end::Ended;
@@ -50,6 +52,7 @@ pub use jail::Jail;
 pub use parts::Parts;
 pub use running::Running;
 pub use spare::Spares;
+pub use walls::Walls;
 
 use crate::device::console::KernelLog;
 use crate::device::fs::Exports;
@@ -77,6 +80,7 @@ pub struct Machine {
     memory_mib: u32,
     /// Its guest goes on where another's stopped: its devices' drivers are there.
     copied: bool,
+    walls: Walls,
     held: Held,
 }
 
@@ -117,6 +121,11 @@ impl Machine {
     /// How much memory it begins with: as much as it was to have, or less, if it is a copy of a smaller one.
     pub fn memory_mib(&self) -> u32 {
         self.memory_mib
+    }
+
+    /// The walls around its threads.
+    pub fn walls(&self) -> Walls {
+        self.walls
     }
 
     /// When each step happened, for steps of others.

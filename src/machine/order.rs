@@ -81,6 +81,21 @@ pub struct MachineConfig {
     pub boot_timeout_ms: u64,
     /// Where templates are, if a start may be made from one.
     pub templates: Option<PathBuf>,
+    /// What comes of a system call that is not on its thread's list.
+    pub system_calls: SystemCalls,
+}
+
+/// What comes of a system call that no thread of its kind makes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SystemCalls {
+    /// The machine process is killed.
+    #[default]
+    Enforce,
+    /// The kernel logs it, and does it.
+    Log,
+    /// It is done.
+    Allow,
 }
 
 /// What is made in a machine that runs ([`super::control::Command::Join`]). Numbers in it, and names of exports, mean

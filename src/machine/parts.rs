@@ -210,6 +210,7 @@ mod tests {
             command_line: String::new(),
             boot_timeout_ms: 1000,
             templates: None,
+            system_calls: Default::default(),
         }
     }
 

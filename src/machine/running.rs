@@ -2,16 +2,17 @@
 
 use super::arch::current::saved::SavedVcpu;
 use super::end::{End, Ended};
-use super::jail::FILE_SERVER;
+use super::gate;
 use super::timeline::Timeline;
 use super::vcpu::{self, Surroundings};
+use super::walls::{Thread, entered};
 use super::{Growth, Held, Machine, MachineError};
 use crate::device::console::KernelLog;
 use crate::device::transport::{Mmio, Seat, hold, serve};
 use crate::device::{Device, Memory, vsock};
-use crate::host::capability;
 use kvm_ioctls::VmFd;
-use rustix::thread::CapabilitySet;
+use nix::unistd::gettid;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,19 +43,14 @@ impl Machine {
         self,
         body_of: impl Fn(Box<dyn Device>, Seat, &str) + Send + Copy + 'static,
     ) -> Result<Running, MachineError> {
-        let Machine { vcpus, around, seats, timeline, held, copied, kernel_log, growth, .. } = self;
-        for (device, seat) in seats {
+        let Machine { vcpus, around, seats, timeline, held, copied, kernel_log, growth, walls, .. } = self;
+        for (mut device, seat) in seats {
             let name = device.description().name;
-            let needs = device_needs(name);
+            let thread = Thread::of_device(name).ok_or_else(|| MachineError::Thread(unknown(name)))?;
             let body = move || {
-                let walled = match needs {
-                    Needs::Nothing => dropped(name),
-                    Needs::FileServer => kept(name, FILE_SERVER),
-                };
-                if !walled {
-                    return;
+                if entered(walls, thread, || device.settle()) {
+                    body_of(device, seat, name);
                 }
-                body_of(device, seat, name);
             };
             Builder::new().name(name.to_owned()).spawn(body).map_err(MachineError::Thread)?;
         }
@@ -65,10 +61,13 @@ impl Machine {
             let around = around.clone();
             let id = vcpu.id;
             let body = move || {
-                if dropped("vcpu") {
-                    vcpu::run(vcpu, &around);
+                // Signals first: how a thread is to hear them is on nobody's list.
+                gate::block_other_signals();
+                let thread = gettid();
+                if entered(walls, Thread::Vcpu, || Ok(())) {
+                    vcpu::run(vcpu, thread, &around);
                 } else {
-                    let reason = "its thread cannot drop its capabilities".to_owned();
+                    let reason = "the walls of its thread do not stand".to_owned();
                     around.end.report(Ended::VcpuFailed { vcpu: id, reason });
                 }
             };
@@ -152,26 +151,7 @@ impl Running {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    Nothing,
-    /// The file servers act as the guest's users.
-    FileServer,
-}
-
-fn device_needs(name: &str) -> Needs {
-    if name.starts_with("fs") { Needs::FileServer } else { Needs::Nothing }
-}
-
-/// Takes all capabilities from the calling thread. A thread that keeps some must not serve the guest.
-pub(super) fn dropped(thread: &str) -> bool {
-    kept(thread, CapabilitySet::empty())
-}
-
-fn kept(thread: &str, kept: CapabilitySet) -> bool {
-    let result = capability::narrow(kept);
-    if let Err(error) = &result {
-        tracing::error!(thread, %error, "cannot drop capabilities");
-    }
-    result.is_ok()
+/// A device without walls is a mistake of ours.
+pub(super) fn unknown(device: &str) -> io::Error {
+    io::Error::other(format!("no list of system calls for the {device} device"))
 }

@@ -9,12 +9,13 @@
 //! 4.2.2.1). Linux then looks at it again when it is told to bind it. So a spare slot costs the guest three reads at
 //! boot, and the host nothing: event descriptors, interrupt line and thread are made when a device comes.
 //!
-//! May be called by any thread. The device's thread begins with the capabilities of the calling one, and drops them.
+//! May be called by any thread whose walls let it make a device's ([`super::walls`]).
 
 use super::arch::current::layout;
 use super::bus::Target;
-use super::running::dropped;
+use super::running::unknown;
 use super::slots::{self, SlotError};
+use super::walls::{Thread, Walls, entered};
 use crate::device::transport::{DeviceThread, Mmio, Seat, device_thread, mmio, serve};
 use crate::device::{Device, Memory};
 use kvm_ioctls::{IoEventAddress, VmFd};
@@ -27,6 +28,7 @@ pub struct Spares {
     vm: Arc<VmFd>,
     memory: Memory,
     slots: Mutex<Vec<Spare>>,
+    walls: Walls,
 }
 
 struct Spare {
@@ -49,9 +51,14 @@ pub(super) struct Place {
 
 impl Spares {
     /// Slots with these numbers, whose places are on the bus already.
-    pub(super) fn new(vm: Arc<VmFd>, memory: Memory, places: Vec<(usize, Arc<Place>)>) -> Spares {
+    pub(super) fn new(
+        vm: Arc<VmFd>,
+        memory: Memory,
+        places: Vec<(usize, Arc<Place>)>,
+        walls: Walls,
+    ) -> Spares {
         let slots = places.into_iter().map(|(slot, place)| Spare { slot, place, occupied: None }).collect();
-        Spares { vm, memory, slots: Mutex::new(slots) }
+        Spares { vm, memory, slots: Mutex::new(slots), walls }
     }
 
     /// Puts a device into a vacant slot, and says which. The guest does not notice by itself.
@@ -72,7 +79,7 @@ impl Spares {
         let connected = self
             .connect(&occupant, address, line)
             .map_err(failed("notifications"))
-            .and_then(|()| seat_device(name, device, seat).map_err(failed("thread")));
+            .and_then(|()| seat_device(name, device, seat, self.walls).map_err(failed("thread")));
         if let Err(error) = connected {
             self.disconnect(&occupant, address, line);
             return Err(error);
@@ -121,9 +128,10 @@ fn notify(address: u64) -> IoEventAddress {
     IoEventAddress::Mmio(address.saturating_add(mmio::QUEUE_NOTIFY))
 }
 
-fn seat_device(name: &'static str, device: Box<dyn Device>, seat: Seat) -> io::Result<()> {
+fn seat_device(name: &'static str, mut device: Box<dyn Device>, seat: Seat, walls: Walls) -> io::Result<()> {
+    let thread = Thread::of_device(name).ok_or_else(|| unknown(name))?;
     let body = move || {
-        if dropped(name) {
+        if entered(walls, thread, || device.settle()) {
             serve(device, seat);
         }
     };

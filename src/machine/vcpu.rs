@@ -4,10 +4,11 @@ use super::arch::current::saved::SavedVcpu;
 use super::arch::current::vcpu::VcpuError;
 use super::bus::{Bus, Ports};
 use super::end::{End, Ended};
-use super::gate::{self, Gate, Go};
+use super::gate::{Gate, Go};
 use super::kvm;
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,16 +72,17 @@ impl Surroundings {
     }
 }
 
-/// The body of a vcpu's thread.
-pub fn run(vcpu: Vcpu, around: &Surroundings) {
+/// The body of a vcpu's thread, of this number, which hears nothing but kicks ([`gate::block_other_signals`]).
+///
+/// [`gate::block_other_signals`]: super::gate::block_other_signals
+pub fn run(vcpu: Vcpu, thread: Pid, around: &Surroundings) {
     let Vcpu { id, mut vcpu, cpuid } = vcpu;
-    gate::block_other_signals();
-    around.gate.enter(&mut vcpu);
+    around.gate.enter(thread, &mut vcpu);
     if let Some(ended) = serve(id, &mut vcpu, &cpuid, around) {
         around.end.report(ended);
         around.gate.stop();
     }
-    around.gate.leave();
+    around.gate.leave(thread);
 }
 
 /// Runs the guest until it ends here (then how), or elsewhere.

@@ -4,10 +4,17 @@
 //! Callers show the last line of level `error` to their user, and some read the file as a single object, so a machine
 //! writes errors that nobody else will report, and nothing more unless it is told to debug.
 
-use crate::log::{Form, Lines};
+use crate::log::{Form, Lines, line};
 use std::fs::File;
+use std::io::Write;
 use std::sync::Mutex;
 use tracing::level_filters::LevelFilter;
+
+/// One line that is there whatever is logged otherwise.
+pub fn warn(mut file: &File, form: Form, message: &str) {
+    // Who cannot be told is not told.
+    let _ = file.write_all(format!("{}\n", line("warning", message, form)).as_bytes());
+}
 
 /// Sends events to `file`, which is open for append.
 pub fn begin(file: File, form: Form, debug: bool) {

@@ -4,7 +4,7 @@
 
 use husk_protocol::TerminalSize;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::stat::{Mode, fstat, major, minor};
+use nix::sys::stat::{Mode, major, minor};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A process's descriptors on the host.
@@ -83,7 +83,7 @@ pub fn replace_own_with_null() -> Result<(), StdioError> {
 
 /// Drops a descriptor that is /dev/null.
 fn worth_a_stream(descriptor: OwnedFd) -> Option<OwnedFd> {
-    let null = fstat(&descriptor).is_ok_and(|status| {
+    let null = rustix::fs::fstat(&descriptor).is_ok_and(|status| {
         status.st_mode & libc::S_IFMT == libc::S_IFCHR
             && (major(status.st_rdev), minor(status.st_rdev)) == NULL
     });

@@ -236,7 +236,7 @@ fn check_tells_a_line_for_each_thing_and_fails_without_a_guest() {
     std::fs::write(place.path("operator.toml"), "[machine]\nkernel = '/no/such/kernel'\n").unwrap();
     let ran = place.husk(&["check"]);
     assert_eq!(ran.code, 1);
-    for what in ["/dev/kvm ", "guest ", "kvm ", "/dev/net/tun ", "cgroup ", "landlock "] {
+    for what in ["/dev/kvm ", "guest ", "kvm ", "/dev/net/tun ", "cgroup ", "seccomp ", "landlock "] {
         assert!(ran.out.lines().any(|line| line.starts_with(what)), "{what}: {}", ran.out);
     }
     assert!(ran.out.contains("/no/such/kernel"), "{}", ran.out);

@@ -1,4 +1,5 @@
-//! The tables of `docs/spec.md` say how each field is shown. What they name must be there.
+//! The tables of `docs/spec.md` and `docs/threat-model.md` say how each field and each claim is shown. What they name must be
+//! there.
 
 use std::path::Path;
 
@@ -19,7 +20,8 @@ fn is_test(file: &str, name: &str) -> bool {
         Some(_) => vec![file.to_owned()],
         None => vec![format!("tests/it/{file}.rs"), format!("integration/tests/it/{file}.rs")],
     };
-    let function = format!("fn {name}()");
+    // Properties have arguments.
+    let function = format!("fn {name}(");
     places.into_iter().filter_map(|place| std::fs::read_to_string(root().join(place)).ok()).any(|text| {
         let mut attributes = Vec::new();
         text.lines().map(str::trim_start).any(|line| {
@@ -56,6 +58,19 @@ fn every_test_that_the_tables_name_exists() {
     }
     assert!(seen > 50, "the tables were not understood: {seen} tests seen");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let page = std::fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|word| word.contains("::")).collect();
+    assert!(named.len() > 60, "the tables were not understood: {} tests seen", named.len());
+    let is_there = |test: &&str| {
+        let (file, name) = test.rsplit_once("::").unwrap();
+        *test == "file::test" || is_test(file, name)
+    };
+    let wrong: Vec<&str> = named.into_iter().filter(|test| !is_there(test)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bundles;
 mod command_line;
+mod dependencies;
 mod docs;
 mod fields;
 mod ids;

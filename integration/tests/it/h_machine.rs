@@ -3,7 +3,8 @@
 use husk_integration::{
     bundle::{Bundle, Image},
     census::Census,
-    running::Running,
+    created::Created,
+    running::{Running, kill},
     runtime::{Runtime, wait},
     scenario::{run, run_configured, sh, size},
 };
@@ -131,6 +132,37 @@ fn two_containers_do_not_see_each_other() {
     before.assert_unchanged();
 }
 
+/// The operator alone can take a wall away, and is told so.
+#[test]
+fn a_wall_that_the_operator_takes_away_is_not_there_and_is_missed_aloud() {
+    let bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
+    let config = bundle.path.join("husk.toml");
+    std::fs::write(&config, "[host]\nsystem_calls = \"allow\"\n").expect("it can be written");
+    let container = Created::configured(bundle, &config);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", container.pid())).expect("it runs");
+    assert!(status.contains("Seccomp:\t0"), "{status}");
+    let ran = run_configured(&Bundle::new(Image::Busybox, &["true"]), "[host]\nsystem_calls = \"log\"\n");
+    assert!(ran.stderr.contains("level=warning") && ran.stderr.contains("host.system_calls"), "{ran:?}");
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+/// By an operator, a frozen cgroup, a host that sleeps: its threads come back into their waits by another system call.
+#[test]
+fn a_machine_process_that_is_stopped_goes_on() {
+    let bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
+    let mut container = Running::new(bundle, Stdio::inherit(), Stdio::inherit());
+    for _ in 0..3 {
+        kill(container.pid, libc::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(300));
+        kill(container.pid, libc::SIGCONT);
+        let said =
+            Runtime::Husk.call(["exec", &container.id, "sh", "-c", "echo on; cat /bin/busybox | wc -c"]);
+        assert!(said.ok().stdout.starts_with("on\n"));
+    }
+    Runtime::Husk.call(["kill", &container.id, "KILL"]).ok();
+    assert_eq!(container.end(), 137);
+}
+
 #[test]
 fn the_machine_process_is_walled_in() {
     let bundle = Bundle::new(Image::Busybox, &["sleep", "1000"]);
@@ -155,6 +187,8 @@ fn the_machine_process_is_walled_in() {
             line.split_whitespace().nth(1).expect("a value").to_owned()
         };
         assert_eq!(field("NoNewPrivs:"), "1", "{status}");
+        // Each thread has its system calls.
+        assert_eq!(field("Seccomp:"), "2", "{status}");
         let effective = u64::from_str_radix(&field("CapEff:"), 16).expect("hexadecimal");
         // SYS_ADMIN, SYS_PTRACE, SYS_MODULE, SYS_RAWIO are in nobody's hands, and NET_ADMIN in one thread's.
         if field("Name:") == "network" {

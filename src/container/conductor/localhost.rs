@@ -11,6 +11,7 @@
 use super::streams::Stream;
 use super::{Conductor, deadline};
 use crate::host::localhost::Localhost;
+use crate::machine::{Walls, walls};
 use husk_protocol::Call;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
@@ -24,9 +25,12 @@ const MOST: usize = 64;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Leads whoever connects there to the guest, as long as the machine lives.
-pub fn serve(localhost: Localhost, conductor: Arc<Conductor>) -> io::Result<()> {
+pub fn serve(localhost: Localhost, conductor: Arc<Conductor>, walls: Walls) -> io::Result<()> {
     let mut doors = Doors::new(conductor);
     let body = move || {
+        if let Err(error) = walls.enter(walls::Thread::Localhost, || Ok(())) {
+            return tracing::error!(%error, "the walls of the thread for localhost do not stand");
+        }
         loop {
             match localhost.accept() {
                 Ok((client, port)) => doors.lead(client, port),

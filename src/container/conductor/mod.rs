@@ -46,6 +46,7 @@ use crate::error::{ErrorKind, Kind, chain};
 use crate::machine::growth::GrowthError;
 use crate::machine::order::Failed;
 use crate::machine::slots::SlotError;
+use crate::machine::{Walls, walls};
 use husk_protocol::{Answer, Call, ContainerKey, Exited, ProcessKey, Ready};
 use member::Member;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -96,6 +97,7 @@ pub struct Conductor {
     detached: Condvar,
     /// Wakes the main thread.
     attention: EventFd,
+    walls: Walls,
 }
 
 struct State {
@@ -132,6 +134,7 @@ impl Conductor {
         guest: Arc<dyn Guest>,
         streams: Arc<dyn Streams>,
         size: Size,
+        walls: Walls,
     ) -> std::io::Result<Arc<Conductor>> {
         let attention = wake()?;
         let watched = Watched { ended: None, wake: Arc::new(wake()?) };
@@ -161,6 +164,7 @@ impl Conductor {
             state: Mutex::new(state),
             detached: Condvar::new(),
             attention,
+            walls,
         }))
     }
 
@@ -253,6 +257,10 @@ impl State {
 
 /// Notes what the agent says. Nothing here waits, and nothing grows with how often it is said.
 impl Hear for Conductor {
+    fn begin(&self) -> std::io::Result<()> {
+        self.walls.enter(walls::Thread::Agent, || Ok(()))
+    }
+
     fn ready(&self, ready: Ready) {
         self.lock().greeting = Some(ready);
         self.attend();

@@ -13,7 +13,7 @@ use crate::machine::control::client::{self, ClientError, Connection};
 use crate::machine::control::wire::WireError;
 use crate::machine::control::{Address, Command, Outcome, Phase, listen_at, server};
 use crate::machine::order::{
-    AccessTimes, Export, ExportDevice, Joining, Report, receive_report, send_proceed,
+    AccessTimes, Export, ExportDevice, Joining, Report, SystemCalls, receive_report, send_proceed,
 };
 use crate::process::signal::Signals;
 use crate::process::stdio::Descriptors;
@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+/// What the threads here may call: a mistake in their lists ends the test.
+const WALLS: Walls = Walls::new(SystemCalls::Enforce);
 /// The slot that a balloon gets.
 const BALLOON: u32 = 12;
 /// The slot of the memory device.
@@ -292,11 +294,12 @@ fn stage_of(args: &[&str], agent: bool, timeout: Duration, memory_mib: u32) -> S
     let offered =
         Offered::of(Descriptors::received(vec![null(), write.into(), null()], None).unwrap(), &streams)
             .unwrap();
-    let conductor = Conductor::open(ContainerKey(0), ProcessKey(0), guest.clone(), streams, SIZE).unwrap();
+    let conductor =
+        Conductor::open(ContainerKey(0), ProcessKey(0), guest.clone(), streams, SIZE, WALLS).unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     conductor.take_shares(Shares::open(Exports::new(), Exports::new(), &[]));
     conductor.converse(ours).unwrap();
-    server::serve(listen_at(&control).unwrap(), Arc::new(Commands(conductor.clone()))).unwrap();
+    server::serve(listen_at(&control).unwrap(), Arc::new(Commands(conductor.clone())), WALLS).unwrap();
 
     let (manners, signals) = (Arc::new(Manners::default()), Arc::new(Mutex::default()));
     let agent_played = Agent {

@@ -43,7 +43,7 @@ pub use exports::{Exports, FsError, Identity};
 pub use sockets::{Alias, Made, Neighbour};
 pub use state::StateError;
 
-use self::server::Server;
+use self::server::{Place, Server};
 use self::state::Saved;
 use super::{ConfigSpace, Description, Device, DeviceError, Session};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -68,6 +68,8 @@ pub struct Fs {
     config: Arc<ConfigSpace>,
     /// `/proc/self/fd`, opened while there is a /proc: the machine's own root will have none.
     proc: Result<Arc<OwnedFd>, Errno>,
+    /// The server's thread, once it is ready to be that.
+    place: Option<Place>,
     /// What a session that ended without an error knew, should it go on.
     server: Option<Server>,
 }
@@ -84,20 +86,31 @@ impl Fs {
         }
         config.extend(REQUEST_QUEUES.to_le_bytes());
         let proc = open_proc().map(Arc::new);
-        Fs { policy, exports, config: ConfigSpace::new(config, 0..0), proc, server: None }
+        Fs { policy, exports, config: ConfigSpace::new(config, 0..0), proc, place: None, server: None }
     }
 }
 
 impl Device for Fs {
     fn description(&self) -> Description {
         Description {
-            name: "fs",
+            name: match self.policy {
+                Policy::Exclusive => "fs-root",
+                Policy::Shared => "fs-share",
+            },
             id: DEVICE_ID,
             // A request of 1 MiB has hundreds of parts: with indirect descriptors it takes one place in the ring.
             features: 1 << virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC,
             queue_sizes: vec![HIPRIO_SIZE, REQUEST_SIZE],
             config: self.config.clone(),
         }
+    }
+
+    fn settle(&mut self) -> std::io::Result<()> {
+        self.place = Some(Place::take(&*self.proc.clone()?)?);
+        if let Some(neighbour) = self.exports.neighbour() {
+            neighbour.settle();
+        }
+        Ok(())
     }
 
     fn run(&mut self, session: &mut Session) -> Result<(), DeviceError> {
@@ -139,8 +152,11 @@ impl Fs {
     fn open_server(&self) -> Result<Server, DeviceError> {
         let host = |what| move |error: Errno| DeviceError::Host { what, source: error.into() };
         let proc = self.proc.clone().map_err(host("open /proc/self/fd"))?;
-        Server::open(self.policy, self.exports.clone(), proc, DESCRIPTORS)
-            .map_err(host("prepare the file server's thread"))
+        let place = match self.place {
+            Some(place) => place,
+            None => Place::take(&proc).map_err(host("prepare the file server's thread"))?,
+        };
+        Ok(Server::new(self.policy, self.exports.clone(), proc, place, DESCRIPTORS))
     }
 }
 

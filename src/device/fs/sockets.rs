@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// Who stands in for sockets. Called on the file server's thread: nothing here may wait.
 pub trait Neighbour: Send + Sync {
+    /// The server's thread begins, with all that it may do: who needs a part of that takes it now.
+    fn settle(&self) {}
+
     /// What a name at the top of the shared file system means to the neighbour's end inside.
     fn alias(&self, name: &[u8]) -> Option<Alias>;
 

@@ -86,6 +86,8 @@ pub struct Net {
     ports: Vec<Box<dyn Port>>,
     /// How many pairs the driver uses. Outlives a session that is suspended.
     in_use: u16,
+    /// With more than one port, from the beginning of its thread on.
+    events: Option<pairs::Events>,
 }
 
 /// What a device is made with again after a restore.
@@ -109,14 +111,14 @@ impl Net {
         let mut config = saved.mac.to_vec();
         config.extend([0; 2]);
         config.extend(u16::try_from(ports.len()).unwrap_or(1).to_le_bytes());
-        Net { config: ConfigSpace::new(config, 0..0), features, ports, in_use: 1 }
+        Net { config: ConfigSpace::new(config, 0..0), features, ports, in_use: 1, events: None }
     }
 }
 
 impl Device for Net {
     fn description(&self) -> Description {
         Description {
-            name: "net",
+            name: if self.ports.len() > 1 { "nets" } else { "net" },
             id: DEVICE_ID,
             features: self.features,
             queue_sizes: match self.ports.len() {
@@ -129,6 +131,13 @@ impl Device for Net {
             },
             config: self.config.clone(),
         }
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        if self.ports.len() > 1 && self.events.is_none() {
+            self.events = Some(pairs::Events::open(self.ports.len())?);
+        }
+        Ok(())
     }
 
     fn run(&mut self, session: &mut Session) -> Result<(), DeviceError> {
@@ -150,7 +159,15 @@ impl Device for Net {
         }
         if has(feature::CTRL_VQ) {
             let most = if has(feature::MQ) { self.ports.len() } else { 1 };
-            return pairs::serve(session, &self.ports, most, &mut self.in_use);
+            let events = match &self.events {
+                Some(events) => events,
+                None => {
+                    let failed =
+                        |source| DeviceError::Host { what: "make what threads are told with", source };
+                    self.events.insert(pairs::Events::open(self.ports.len()).map_err(failed)?)
+                }
+            };
+            return pairs::serve(session, &self.ports, events, most, &mut self.in_use);
         }
         let Session { memory, queues, interrupt, stop, features, .. } = session;
         let around = Surroundings { memory, features: *features, interrupt: interrupt.as_ref() };

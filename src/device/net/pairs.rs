@@ -10,10 +10,9 @@
 
 use super::worker::{self, Surroundings};
 use super::{Port, control};
-use crate::device::event::borrow;
+use crate::device::event::{borrow, look};
 use crate::device::{ActiveQueue, DeviceError, Session};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use std::io;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use virtio_queue::QueueT;
@@ -24,6 +23,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub(super) fn serve(
     session: &mut Session,
     ports: &[Box<dyn Port>],
+    events: &Events,
     most: usize,
     in_use: &mut u16,
 ) -> Result<(), DeviceError> {
@@ -34,13 +34,21 @@ pub(super) fn serve(
     let Some(control) = control.first_mut().filter(|control| control.queue.ready()) else {
         return Err(DeviceError::Driver("it did not set up its control queue"));
     };
-    let broken = event()?;
+    let broken = &events.broken;
+    // Of the session before.
+    let _ = broken.read();
     std::thread::scope(|scope| {
-        let begin = Begin { scope, around, broken: &broken };
+        let begin = Begin { scope, around, broken };
         let mut pairs: Vec<Pair<'_, '_>> = ports
             .iter()
+            .zip(&events.stops)
             .zip(pairs.chunks_exact_mut(2))
-            .map(|(port, queues)| Pair { port: port.as_ref(), queues: Some(queues), serving: None })
+            .map(|((port, stop), queues)| Pair {
+                port: port.as_ref(),
+                stop,
+                queues: Some(queues),
+                serving: None,
+            })
             .collect();
         let mut conduct = || {
             use_pairs(&mut pairs, *in_use, &begin)?;
@@ -58,11 +66,8 @@ pub(super) fn serve(
                     around.interrupt.used();
                 }
                 let mut fds =
-                    [stop, &broken, &control.kick].map(|event| PollFd::new(borrow(event), PollFlags::POLLIN));
-                match poll(&mut fds, if more { PollTimeout::ZERO } else { PollTimeout::NONE }) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(errno) => return Err(host("poll", errno.into())),
-                }
+                    [stop, broken, &control.kick].map(|event| PollFd::new(borrow(event), PollFlags::POLLIN));
+                look(&mut fds, !more).map_err(|errno| host("poll", errno.into()))?;
                 let [stopped, broken, kicked] = fds.map(|fd| fd.any().unwrap_or(false));
                 if stopped || broken {
                     return Ok(());
@@ -95,6 +100,22 @@ fn use_pairs<'s, 'e>(
     Ok(())
 }
 
+/// What threads are told with. The device has it before it serves: later it may not take anything from the host any more.
+pub(super) struct Events {
+    /// A pair's thread has ended by itself.
+    broken: EventFd,
+    /// For each pair: its thread is to end.
+    stops: Vec<EventFd>,
+}
+
+impl Events {
+    /// For so many pairs.
+    pub(super) fn open(pairs: usize) -> io::Result<Events> {
+        let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
+        Ok(Events { broken: event()?, stops: (0..pairs).map(|_| event()).collect::<io::Result<_>>()? })
+    }
+}
+
 /// What a pair's thread is begun with.
 struct Begin<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
@@ -105,14 +126,10 @@ struct Begin<'s, 'e> {
 /// A pair.
 struct Pair<'s, 'e> {
     port: &'e dyn Port,
+    stop: &'e EventFd,
     /// Unless a thread has them.
     queues: Option<&'e mut [ActiveQueue]>,
-    serving: Option<Serving<'s, 'e>>,
-}
-
-struct Serving<'s, 'e> {
-    thread: ScopedJoinHandle<'s, Ended<'e>>,
-    stop: EventFd,
+    serving: Option<ScopedJoinHandle<'s, Ended<'e>>>,
 }
 
 type Ended<'e> = (&'e mut [ActiveQueue], Result<(), DeviceError>);
@@ -122,14 +139,15 @@ impl<'s, 'e> Pair<'s, 'e> {
         if self.queues.as_ref().is_some_and(|queues| queues.iter().any(|queue| !queue.queue.ready())) {
             return Err(DeviceError::Driver("it did not set up all its queues"));
         }
-        let stop = event()?;
-        let theirs = stop.try_clone().map_err(|source| host("make an event descriptor", source))?;
+        let stop = self.stop;
+        // What the thread before was told.
+        let _ = stop.read();
         turn(self.port, at, true)?;
         // If no thread can be made, they are lost until the driver begins anew.
         let Some(queues) = self.queues.take() else { return Ok(()) };
         let (port, around, broken) = (self.port.as_fd(), begin.around, begin.broken);
         let body = move || {
-            let outcome = worker::serve(queues, port, around, &theirs);
+            let outcome = worker::serve(queues, port, around, stop);
             if outcome.is_err() {
                 let _ = broken.write(1);
             }
@@ -137,14 +155,14 @@ impl<'s, 'e> Pair<'s, 'e> {
         };
         let thread = Builder::new().name(format!("net-{at}")).spawn_scoped(begin.scope, body);
         let thread = thread.map_err(|source| host("make a thread for a queue pair", source))?;
-        self.serving = Some(Serving { thread, stop });
+        self.serving = Some(thread);
         Ok(())
     }
 
     /// Ends its thread, if it has one; what became of that.
     fn rest(&mut self) -> Result<(), DeviceError> {
-        let Some(Serving { thread, stop }) = self.serving.take() else { return Ok(()) };
-        let _ = stop.write(1);
+        let Some(thread) = self.serving.take() else { return Ok(()) };
+        let _ = self.stop.write(1);
         let (queues, outcome) =
             thread.join().map_err(|_| host("serve a queue pair", io::ErrorKind::Other.into()))?;
         self.queues = Some(queues);
@@ -159,10 +177,6 @@ fn turn(port: &dyn Port, at: usize, on: bool) -> Result<(), DeviceError> {
     } else {
         port.turn(on).map_err(|source| host("turn a queue of the TAP on or off", source))
     }
-}
-
-fn event() -> Result<EventFd, DeviceError> {
-    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|source| host("make an event descriptor", source))
 }
 
 fn host(what: &'static str, source: io::Error) -> DeviceError {

@@ -2,10 +2,10 @@
 
 use super::receive::Receive;
 use super::transmit::Transmit;
-use crate::device::event::borrow;
+use crate::device::event::{borrow, look};
 use crate::device::{ActiveQueue, DeviceError, Interrupt, Memory};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use std::os::fd::BorrowedFd;
 use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::EventFd;
@@ -56,10 +56,8 @@ pub(super) fn serve(
         ];
         // A port that has nothing to say but that it is broken would never let us sleep.
         let watched = if wanted.is_empty() { 3 } else { 4 };
-        let timeout = if busy { PollTimeout::ZERO } else { PollTimeout::NONE };
-        match poll(fds.get_mut(..watched).unwrap_or(&mut []), timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => break Err(DeviceError::Host { what: "poll", source: errno.into() }),
+        if let Err(errno) = look(fds.get_mut(..watched).unwrap_or_default(), !busy) {
+            break Err(DeviceError::Host { what: "poll", source: errno.into() });
         }
         let [stopped, room, frames, network] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
         if !stopped.is_empty() {

@@ -43,13 +43,16 @@ impl Driver {
     }
 
     /// As [`Driver::start`], but the driver has not said anything yet.
-    pub fn attach(device: impl Device + 'static) -> Driver {
+    pub fn attach(mut device: impl Device + 'static) -> Driver {
         let memory = memory::whole(&[(0, MEMORY)]);
         let description = device.description();
         let (thread, seat) = device_thread();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
         let mmio = Mmio::open(description, memory.clone(), irq.try_clone().unwrap(), None, thread).unwrap();
-        let thread = std::thread::spawn(move || serve(Box::new(device), seat));
+        let thread = std::thread::spawn(move || {
+            device.settle().unwrap();
+            serve(Box::new(device), seat);
+        });
         let arena = Arena::new(0x1000..MEMORY as u64);
         Driver { mmio, memory, arena, queues: Vec::new(), irq, interrupts: 0, thread: Some(thread) }
     }

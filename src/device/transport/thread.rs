@@ -11,8 +11,9 @@
 use super::signals::Signals;
 use crate::device::event::borrow;
 use crate::device::{Device, DeviceError, Session};
+use crate::host::deadline::poll;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 

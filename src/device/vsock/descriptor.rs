@@ -21,7 +21,7 @@
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{Shutdown, shutdown};
-use nix::sys::stat::{SFlag, fstat};
+use rustix::fs::FileType;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use vm_memory::VolatileSlice;
@@ -66,11 +66,11 @@ pub(super) enum Then {
 
 impl Descriptor {
     pub(super) fn new(fd: OwnedFd) -> Descriptor {
-        let format = fstat(&fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT));
+        let format = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let how = match format {
-            Ok(SFlag::S_IFREG | SFlag::S_IFBLK | SFlag::S_IFDIR) => How::Plain,
-            Ok(SFlag::S_IFSOCK) => How::Socket,
-            Ok(SFlag::S_IFIFO) => How::Pipe,
+            Ok(FileType::RegularFile | FileType::BlockDevice | FileType::Directory) => How::Plain,
+            Ok(FileType::Socket) => How::Socket,
+            Ok(FileType::Fifo) => How::Pipe,
             _ if is_nonblocking(&fd) => How::Careful(BATCH),
             _ => How::Careful(CAREFUL),
         };
@@ -180,7 +180,7 @@ impl Descriptor {
             // SAFETY: (for each call) the vectors describe memory that outlives the call: guest memory, or ours, held
             // by the caller's slices. Nothing assumes what it contains, so a guest that writes there at the same time
             // only spoils its own data.
-            How::Plain => result(unsafe { libc::readv(fd, batch.as_ptr(), count) }),
+            How::Plain => result(unsafe { libc::preadv2(fd, batch.as_ptr(), count, -1, 0) }),
             How::Pipe => {
                 // SAFETY: as above.
                 result(unsafe { libc::preadv2(fd, batch.as_ptr(), count, -1, libc::RWF_NOWAIT) })
@@ -193,7 +193,7 @@ impl Descriptor {
             How::Careful(_) => {
                 ready(fd, libc::POLLIN)?;
                 // SAFETY: as above.
-                result(unsafe { libc::readv(fd, batch.as_ptr(), count) })
+                result(unsafe { libc::preadv2(fd, batch.as_ptr(), count, -1, 0) })
             }
             How::Splice => {
                 let (read, write) = shunt.ends()?;
@@ -202,7 +202,7 @@ impl Descriptor {
                     return Ok(0);
                 }
                 // SAFETY: as above. Our pipe holds `moved` bytes, no more than the vectors have room for.
-                result(unsafe { libc::readv(read, batch.as_ptr(), count) })
+                result(unsafe { libc::preadv2(read, batch.as_ptr(), count, -1, 0) })
             }
         }
     }
@@ -211,7 +211,7 @@ impl Descriptor {
         let (fd, count) = (self.fd.as_raw_fd(), count(batch));
         match self.how {
             // SAFETY: (for each call) as in `read_batch`.
-            How::Plain => result(unsafe { libc::writev(fd, batch.as_ptr(), count) }),
+            How::Plain => result(unsafe { libc::pwritev2(fd, batch.as_ptr(), count, -1, 0) }),
             How::Pipe => {
                 // SAFETY: as above.
                 result(unsafe { libc::pwritev2(fd, batch.as_ptr(), count, -1, libc::RWF_NOWAIT) })
@@ -226,12 +226,12 @@ impl Descriptor {
             How::Careful(_) => {
                 ready(fd, libc::POLLOUT)?;
                 // SAFETY: as above.
-                result(unsafe { libc::writev(fd, batch.as_ptr(), count) })
+                result(unsafe { libc::pwritev2(fd, batch.as_ptr(), count, -1, 0) })
             }
             How::Splice => {
                 let (read, write) = shunt.ends()?;
                 // SAFETY: as above.
-                let filled = result(unsafe { libc::writev(write, batch.as_ptr(), count) })?;
+                let filled = result(unsafe { libc::pwritev2(write, batch.as_ptr(), count, -1, 0) })?;
                 let moved = splice(read, fd, filled);
                 let left = filled.saturating_sub(*moved.as_ref().unwrap_or(&0));
                 if left > 0 {
@@ -344,8 +344,9 @@ fn is_nonblocking(fd: &OwnedFd) -> bool {
 /// `WouldBlock` unless `fd` is ready, or broken, now.
 fn ready(fd: i32, events: i16) -> io::Result<()> {
     let mut poll = libc::pollfd { fd, events, revents: 0 };
-    // SAFETY: one entry, on our stack.
-    match unsafe { libc::poll(&raw mut poll, 1, 0) } {
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one entry and a time, on our stack. (Why not poll(2): `deadline::poll`.)
+    match unsafe { libc::ppoll(&raw mut poll, 1, &raw const at_once, std::ptr::null()) } {
         0 => Err(io::ErrorKind::WouldBlock.into()),
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

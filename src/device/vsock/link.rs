@@ -25,7 +25,7 @@ use vm_memory::VolatileSlice;
 
 /// What a link needs to work on its descriptors.
 pub(super) struct Io {
-    pub(super) epoll: Epoll,
+    pub(super) epoll: Arc<Epoll>,
     pub(super) shunt: Shunt,
 }
 
@@ -67,11 +67,11 @@ impl Link {
             guest_port: request.source_port,
             guest_cid: request.source_cid,
             stream: offer.stream,
-            output: offer.endpoint.from_guest.map(Descriptor::new),
+            output: offer.from_guest,
             shuts: offer.shuts,
             in_vain: false,
             output_waits: false,
-            input: offer.endpoint.to_guest.map(Descriptor::new),
+            input: offer.to_guest,
             input_ready: true,
             ring: Ring::default(),
             tokens,

@@ -53,13 +53,15 @@ pub use switchboard::{Endpoint, Switchboard, VsockError};
 use crate::device::{ConfigSpace, Description, Device, DeviceError, Session};
 use std::sync::Arc;
 use switchboard::Board;
-use worker::Worker;
+use worker::{Ears, Worker};
 
 /// The vsock device.
 pub struct Vsock {
     guest_cid: u64,
     config: Arc<ConfigSpace>,
     board: Arc<Board>,
+    /// Made once, for all sessions.
+    ears: Option<Ears>,
 }
 
 /// What its thread and messages call it.
@@ -70,7 +72,7 @@ impl Vsock {
     pub fn new(guest_cid: u64) -> (Vsock, Switchboard) {
         let board = Arc::new(Board::default());
         let config = ConfigSpace::new(guest_cid.to_le_bytes().to_vec(), 0..0);
-        (Vsock { guest_cid, config, board: board.clone() }, Switchboard::new(board))
+        (Vsock { guest_cid, config, board: board.clone(), ears: None }, Switchboard::new(board))
     }
 }
 
@@ -86,8 +88,21 @@ impl Device for Vsock {
         }
     }
 
+    fn settle(&mut self) -> std::io::Result<()> {
+        self.ears = Some(Ears::open()?);
+        Ok(())
+    }
+
     fn run(&mut self, session: &mut Session) -> Result<(), DeviceError> {
-        let mut worker = Worker::open(self.guest_cid, &self.board, session)?;
+        let ears = match &self.ears {
+            Some(ears) => ears,
+            None => {
+                let opened = Ears::open();
+                let failed = |source| DeviceError::Host { what: "make what it waits with", source };
+                self.ears.insert(opened.map_err(failed)?)
+            }
+        };
+        let mut worker = Worker::open(self.guest_cid, &self.board, ears, session)?;
         let outcome = worker.serve();
         worker.finish();
         outcome

@@ -7,6 +7,7 @@
 //! ```
 //! The board is the only thing that the vsock device shares with other threads. Its lock is held for look-ups only.
 
+use super::descriptor::Descriptor;
 use super::stream::Stream;
 use crate::device::rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,12 +110,13 @@ struct Inner {
     /// Connected ports that are to be reset.
     aborts: BTreeSet<u32>,
     /// Wakes the device, while it runs.
-    wake: Option<EventFd>,
+    wake: Option<Arc<EventFd>>,
 }
 
 /// A stream that waits for the guest.
 pub(super) struct Offer {
-    pub(super) endpoint: Endpoint,
+    pub(super) from_guest: Option<Descriptor>,
+    pub(super) to_guest: Option<Descriptor>,
     pub(super) stream: Arc<Stream>,
     /// The endpoint is one socket, and ours alone.
     pub(super) shuts: bool,
@@ -142,7 +144,7 @@ impl Board {
     }
 
     /// How to wake the device; `None` when it does not run.
-    pub(super) fn set_wake(&self, wake: Option<EventFd>) {
+    pub(super) fn set_wake(&self, wake: Option<Arc<EventFd>>) {
         self.lock().wake = wake;
     }
 
@@ -204,7 +206,10 @@ impl Inner {
             return Err(VsockError::TooManyStreams);
         }
         let stream = Stream::new(port, board);
-        self.offers.insert(port, Offer { endpoint, stream: stream.clone(), shuts });
+        // Looked at here, so that the device's thread need not.
+        let (from_guest, to_guest) =
+            (endpoint.from_guest.map(Descriptor::new), endpoint.to_guest.map(Descriptor::new));
+        self.offers.insert(port, Offer { from_guest, to_guest, stream: stream.clone(), shuts });
         Ok(stream)
     }
 }

@@ -17,6 +17,8 @@ use crate::device::{ActiveQueue, DeviceError, Interrupt, Memory, Session};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -31,12 +33,29 @@ pub(super) struct Worker<'m> {
     pub(super) guest_cid: u64,
     interrupt: &'m dyn Interrupt,
     memory: &'m Memory,
+    /// Events of this session that are listened to.
+    watched: [&'m EventFd; 5],
+}
+
+/// What it listens with.
+pub(super) struct Ears {
+    epoll: Arc<Epoll>,
+    wake: Arc<EventFd>,
+}
+
+impl Ears {
+    pub(super) fn open() -> io::Result<Ears> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        Ok(Ears { epoll: Arc::new(epoll), wake: Arc::new(wake) })
+    }
 }
 
 impl<'m> Worker<'m> {
     pub(super) fn open(
         guest_cid: u64,
         board: &'m Board,
+        ears: &'m Ears,
         session: &'m mut Session,
     ) -> Result<Worker<'m>, DeviceError> {
         let Session { memory, queues, interrupt, stop, resumed, .. } = session;
@@ -45,29 +64,35 @@ impl<'m> Worker<'m> {
             return Err(DeviceError::Driver("it did not set up both queues"));
         }
         let host = |what| move |errno: Errno| DeviceError::Host { what, source: errno.into() };
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(host("epoll_create"))?;
-        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
-            .map_err(|source| DeviceError::Host { what: "eventfd", source })?;
+        let Ears { epoll, wake } = ears;
         // Edge-triggered events need not be read back: one system call less for each kick.
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         let fixed = [
             (&*stop, EpollFlags::EPOLLIN, STOP),
             (&rx.kick, edge, KICK_RX),
             (&tx.kick, edge, KICK_TX),
-            (&wake, edge, WAKE),
+            (wake, edge, WAKE),
             (&event.kick, edge, KICK_EVENT),
         ];
         for (event, flags, token) in fixed {
-            epoll.add(borrow(event), EpollEvent::new(flags, token)).map_err(host("epoll_ctl"))?;
+            let mut wanted = EpollEvent::new(flags, token);
+            match epoll.add(borrow(event), wanted) {
+                // Of a session that did not come to be.
+                Err(Errno::EEXIST) => epoll.modify(borrow(event), &mut wanted),
+                other => other,
+            }
+            .map_err(host("epoll_ctl"))?;
         }
-        board.set_wake(Some(wake));
-        let (ActiveQueue { queue: rx, .. }, ActiveQueue { queue: tx, .. }) = (rx, tx);
+        board.set_wake(Some(Arc::clone(wake)));
+        let (ActiveQueue { queue: rx, kick: rx_kick }, ActiveQueue { queue: tx, kick: tx_kick }) = (rx, tx);
+        let ActiveQueue { queue: event, kick: event_kick } = event;
         Ok(Worker {
             inbound: Inbound::new(tx),
             outbound: Outbound::new(rx),
-            reset: Reset::new(&mut event.queue, *resumed),
+            reset: Reset::new(event, *resumed),
             links: Links::default(),
-            io: Io { epoll, shunt: Default::default() },
+            io: Io { epoll: Arc::clone(epoll), shunt: Default::default() },
+            watched: [stop, rx_kick, tx_kick, wake, event_kick],
             board,
             guest_cid,
             interrupt: &**interrupt,
@@ -106,6 +131,10 @@ impl<'m> Worker<'m> {
     /// After the last session: nothing of it stays open.
     pub(super) fn finish(&mut self) {
         self.board.set_wake(None);
+        for event in self.watched {
+            // It is in the set.
+            let _ = self.io.epoll.delete(borrow(event));
+        }
         for link in self.links.take_all() {
             let port = link.host_port;
             link.finish(&mut self.io);

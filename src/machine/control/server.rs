@@ -13,6 +13,7 @@ use super::wire::{self, WireError};
 use super::{Command, Outcome, Request};
 use crate::error::ErrorKind;
 use crate::machine::order::Failed;
+use crate::machine::walls::{Thread, Walls, entered};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Uid, getuid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -62,15 +63,20 @@ impl AsFd for Caller {
 }
 
 /// Serves `listener` on a thread of its own, until the process ends.
-pub fn serve(listener: UnixListener, conduct: Arc<dyn Conduct>) -> std::io::Result<()> {
+pub fn serve(listener: UnixListener, conduct: Arc<dyn Conduct>, walls: Walls) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name("control".into())
         .stack_size(STACK)
-        .spawn(move || accept(&listener, &conduct))
+        .spawn(move || {
+            let own = getuid();
+            if entered(walls, Thread::Control, || Ok(())) {
+                accept(&listener, &conduct, own);
+            }
+        })
         .map(drop)
 }
 
-fn accept(listener: &UnixListener, conduct: &Arc<dyn Conduct>) {
+fn accept(listener: &UnixListener, conduct: &Arc<dyn Conduct>, own: Uid) {
     let open = Arc::new(AtomicUsize::new(0));
     loop {
         let socket = match listener.accept() {
@@ -82,7 +88,7 @@ fn accept(listener: &UnixListener, conduct: &Arc<dyn Conduct>) {
                 continue;
             }
         };
-        if !permitted(&socket) {
+        if !permitted(&socket, own) {
             continue;
         }
         let caller = Caller { socket };
@@ -115,11 +121,11 @@ fn converse(conduct: &dyn Conduct, caller: &Caller) {
 }
 
 /// Whether the peer is root or us. The socket's mode and directory say so too; this does not depend on either.
-fn permitted(socket: &UnixStream) -> bool {
+fn permitted(socket: &UnixStream, own: Uid) -> bool {
     match getsockopt(socket, sockopt::PeerCredentials) {
         Ok(peer) => {
             let uid = Uid::from_raw(peer.uid());
-            uid.is_root() || uid == getuid()
+            uid.is_root() || uid == own
         }
         Err(_) => false,
     }
@@ -152,6 +158,7 @@ impl Drop for Place {
 mod tests {
     use super::super::{Address, Phase, client, listen_at};
     use super::*;
+    use crate::machine::order::SystemCalls;
     use std::io::Write;
     use std::path::Path;
 
@@ -169,7 +176,8 @@ mod tests {
 
     fn served(directory: &Path) -> Address {
         let path = directory.join("control.sock");
-        serve(listen_at(&path).unwrap(), Arc::new(Fake)).unwrap();
+        let walls = Walls::new(SystemCalls::Enforce);
+        serve(listen_at(&path).unwrap(), Arc::new(Fake), walls).unwrap();
         Address::of_first(&path)
     }
 

@@ -6,10 +6,10 @@
 //! was stopped half-way must not hold a thread of the machine for ever.
 
 use crate::error::{ErrorKind, Kind};
-use crate::host::deadline::poll_timeout;
+use crate::host::deadline::{poll, poll_timeout};
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{IoSlice, IoSliceMut};

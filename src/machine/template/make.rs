@@ -2,13 +2,13 @@
 
 use super::state::{Identity, MadeFrom, MemoryFile, State};
 use super::{EXTENSION, Touched, path, stem, stretches};
-use crate::host::deadline;
+use crate::host::deadline::{self, poll};
 use crate::host::lock::DirectoryLock;
 use crate::machine::kvm::{Kvm, SavedChips};
-use crate::machine::order::MachineConfig;
+use crate::machine::order::{MachineConfig, SystemCalls};
 use crate::machine::parts::PartsError;
 use crate::machine::{Machine, MachineError, Parts, Running};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -40,7 +40,9 @@ pub fn make(directory: &Path, config: &MachineConfig) -> Result<Made, MakeError>
     let made_from = MadeFrom::of(config, &parts).map_err(host("look at what it is made from"))?;
     let msrs = Kvm::open().and_then(|kvm| kvm.msrs()).map_err(MachineError::Kvm)?;
 
-    let running = Machine::assemble(config, &parts)?.run_unanswered()?;
+    // Nothing of a stranger's is in this guest, and its vcpus' threads have to take their states.
+    let own = MachineConfig { system_calls: SystemCalls::Allow, ..config.clone() };
+    let running = Machine::assemble(&own, &parts)?.run_unanswered()?;
     await_call(&running, Duration::from_millis(config.boot_timeout_ms))?;
     let vcpus = running.save_vcpus(msrs)?;
     let registers = running.windows().iter().map(|window| window.suspend()).collect();

@@ -117,6 +117,7 @@ mod tests {
             kernel: None,
             initrd: None,
             command_line: String::new(),
+            system_calls: Default::default(),
             boot_timeout_ms: 1,
             templates: None,
         };

@@ -225,6 +225,7 @@ mod tests {
             command_line: String::new(),
             boot_timeout_ms: 1,
             templates: None,
+            system_calls: Default::default(),
         }
     }
 

@@ -22,18 +22,17 @@ mod plan;
 use super::{Conductor, deadline, failed, refused};
 use crate::device::vsock::Endpoint;
 use crate::error::{ErrorKind, Kind, chain};
-use crate::host::capability;
+use crate::host::deadline::poll;
 use crate::host::netlink::Netlink;
 use crate::host::network::Snapshot;
 use crate::host::tap::{self, Tun};
-use crate::machine::Spares;
 use crate::machine::order::Failed;
 use crate::machine::slots::SlotError;
+use crate::machine::{Spares, Walls, walls};
 use adopt::{Adopted, Inside};
 use husk_protocol::{Answer, Call};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::EventFd;
-use rustix::thread::CapabilitySet;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -103,7 +102,7 @@ impl Tuns {
 
 impl Network {
     /// Begins to look after the calling thread's network namespace. The guest need not run yet.
-    pub fn begin(spares: Arc<Spares>, tuns: Tuns) -> io::Result<Network> {
+    pub fn begin(spares: Arc<Spares>, tuns: Tuns, walls: Walls) -> io::Result<Network> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             passed: Condvar::new(),
@@ -126,6 +125,7 @@ impl Network {
             adopted: BTreeMap::new(),
             told: Default::default(),
             names: false,
+            walls,
         };
         std::thread::Builder::new().name("network".to_owned()).spawn(move || worker.serve())?;
         Ok(Network { shared })
@@ -203,12 +203,13 @@ struct Worker {
     told: plan::Told,
     /// Whether the guest's name look-ups reach the namespace's resolver.
     names: bool,
+    walls: Walls,
 }
 
 impl Worker {
     fn serve(mut self) {
-        if let Err(error) = capability::narrow(CapabilitySet::NET_ADMIN) {
-            tracing::error!(%error, "cannot drop the capabilities of the network's thread");
+        if let Err(error) = self.walls.enter(walls::Thread::Network, || Ok(())) {
+            tracing::error!(%error, "the walls of the network's thread do not stand");
             return;
         }
         let mut complaints = 0_u32;
@@ -315,7 +316,7 @@ impl Worker {
         let to_guest = theirs.try_clone().map_err(NetworkError::Names)?;
         let ends = Endpoint { from_guest: Some(theirs.into()), to_guest: Some(to_guest.into()) };
         let (port, _) = guest.streams.offer(ends).map_err(NetworkError::Names)?;
-        names::begin_relay(ours).map_err(NetworkError::Names)?;
+        names::begin_relay(ours, self.walls).map_err(NetworkError::Names)?;
         let what = "take name look-ups";
         if let Err(source) = guest.call(Call::ServeNames { port }, deadline::CALL) {
             guest.streams.withdraw(port);

@@ -10,9 +10,11 @@
 //! | ask without end, or without taking answers | as many are remembered as there are places; the oldest is forgotten, answers are dropped |
 //! | break the framing | the relay ends |
 
+use crate::host::deadline::poll;
+use crate::machine::{Walls, walls};
 use husk_protocol::names::{Frame, Transport, first_on_connection, put_on_connection};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, connect, getsockopt, recv, send, socket, sockopt,
 };
@@ -37,7 +39,7 @@ pub(super) fn is_there() -> bool {
 }
 
 /// Serves the guest at the other end of `guest`, in a thread of its own.
-pub(super) fn begin_relay(guest: UnixStream) -> io::Result<()> {
+pub(super) fn begin_relay(guest: UnixStream, walls: Walls) -> io::Result<()> {
     guest.set_nonblocking(true)?;
     let relay = Relay {
         resolver: begin(SockType::Datagram)?,
@@ -48,7 +50,11 @@ pub(super) fn begin_relay(guest: UnixStream) -> io::Result<()> {
         next: 0,
         connections: VecDeque::new(),
     };
-    std::thread::Builder::new().name("names".to_owned()).spawn(move || relay.serve()).map(drop)
+    let body = move || match walls.enter(walls::Thread::Names, || Ok(())) {
+        Ok(()) => relay.serve(),
+        Err(error) => tracing::error!(%error, "the walls of the thread for names do not stand"),
+    };
+    std::thread::Builder::new().name("names".to_owned()).spawn(body).map(drop)
 }
 
 struct Relay {
@@ -82,10 +88,6 @@ struct Connection {
 
 impl Relay {
     fn serve(mut self) {
-        if let Err(error) = crate::host::capability::drop_all() {
-            tracing::error!(%error, "cannot drop the capabilities of the names' thread");
-            return;
-        }
         while self.turn().is_ok() {}
     }
 
@@ -258,6 +260,7 @@ const GLANCE: u16 = 1000;
 mod tests {
     use super::*;
     use crate::host::netlink::Netlink;
+    use crate::machine::order::SystemCalls;
     use std::io::{Read, Write};
     use std::net::{TcpListener, UdpSocket};
 
@@ -307,7 +310,7 @@ mod tests {
             assert!(is_there());
             let (mut guest, ours) = UnixStream::pair().unwrap();
             guest.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            begin_relay(ours).unwrap();
+            begin_relay(ours, Walls::new(SystemCalls::Enforce)).unwrap();
             // Too short to be a question; then two that look alike.
             say(&mut guest, 1, Transport::Datagram, b"short");
             say(&mut guest, 2, Transport::Datagram, &question(7, "two"));
@@ -351,7 +354,7 @@ mod tests {
                 }
             });
             let (mut guest, ours) = UnixStream::pair().unwrap();
-            begin_relay(ours).unwrap();
+            begin_relay(ours, Walls::new(SystemCalls::Enforce)).unwrap();
             guest.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
             let long = "x".repeat(1000);
             for number in 0..20_000 {

@@ -10,8 +10,9 @@
 
 use crate::container::conductor::streams::{Stream, Streams};
 use crate::device::vsock::Endpoint;
+use crate::host::deadline::poll;
 use husk_protocol::relay::ToGuest;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

@@ -13,7 +13,7 @@
 //! bound one outside. All that is ever connected to or opened outside is what such an inode stands for, by the file
 //! server's descriptor of it: never a path, nothing that is not in a share.
 //!
-//! The thread is made when the first such thing is met, and it is the only one here that acts as others: to a server
+//! The thread sleeps until the first such thing is met, and it is the only one here that acts as others: to a server
 //! outside, a client from inside is the user that it is inside, as with runc. What the thread can do: connect whatever
 //! the modes say (the guest's kernel has looked at them, for the process that asks), and be another user.
 //!
@@ -40,6 +40,7 @@ mod worker;
 
 use super::{Conductor, raise};
 use crate::device::fs::{Alias, Made, Neighbour};
+use crate::machine::Walls;
 use husk_protocol::relay::{self, Node};
 use nix::sys::eventfd::EventFd;
 use std::collections::{HashMap, HashSet};
@@ -49,13 +50,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How the file server and the conductor reach the thread.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Relay {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
+    walls: Walls,
     state: Mutex<State>,
     /// Signalled when a socket is not only asked for any more.
     settled: Condvar,
@@ -101,6 +102,13 @@ enum News {
 }
 
 impl Relay {
+    /// One that nobody has met anything for.
+    pub fn new(walls: Walls) -> Relay {
+        let state = Mutex::default();
+        let shared = Shared { walls, state, settled: Condvar::new(), guest: OnceLock::new() };
+        Relay { shared: Arc::new(shared) }
+    }
+
     /// From now on the guest can be told.
     pub fn serve_guest(&self, conductor: &Arc<Conductor>) {
         // There is one.
@@ -122,6 +130,18 @@ impl Relay {
 }
 
 impl Neighbour for Relay {
+    /// The thread is made, as a child of the file server's, whose rights it needs in part. Later that could make none.
+    fn settle(&self) {
+        let mut state = self.shared.lock();
+        state.thread = match worker::begin(Arc::clone(&self.shared)) {
+            Ok(wake) => Thread::Runs(wake),
+            Err(error) => {
+                tracing::error!(%error, "cannot relay sockets");
+                Thread::Broken
+            }
+        };
+    }
+
     fn alias(&self, name: &[u8]) -> Option<Alias> {
         relay::bound_node(name).map(Alias::Bind).or_else(|| relay::named_node(name).map(Alias::Node))
     }
@@ -165,19 +185,8 @@ impl Neighbour for Relay {
 }
 
 impl Relay {
-    /// Leaves something to the thread, which is made if there is none: as a child of the file server's, whose rights it
-    /// needs in part. False: nothing will come of it.
+    /// Leaves something to the thread. False: nothing will come of it.
     fn tell(&self, state: &mut State, news: News) -> bool {
-        if let Thread::None = state.thread {
-            let Some(guest) = self.shared.guest.get() else { return false };
-            state.thread = match worker::begin(Arc::clone(guest), Arc::clone(&self.shared)) {
-                Ok(wake) => Thread::Runs(wake),
-                Err(error) => {
-                    tracing::error!(%error, "cannot relay sockets");
-                    Thread::Broken
-                }
-            };
-        }
         let Thread::Runs(wake) = &state.thread else { return false };
         if state.news.len() >= MOST_NEWS && !matches!(news, News::Gone(_)) {
             return false;

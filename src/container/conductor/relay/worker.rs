@@ -7,15 +7,15 @@ use super::{News, Shared, Standing};
 use crate::container::conductor::streams::{Stream, Streams};
 use crate::container::conductor::{Conductor, deadline, wake};
 use crate::device::fs::Made;
-use crate::host::capability;
+use crate::host::deadline::poll;
 use crate::host::identity::Identity;
+use crate::machine;
 use husk_protocol::Call;
 use husk_protocol::relay::{FromGuest, MOST_CONNECTIONS, MOST_DATAGRAMS, MOST_SOCKETS, Node, Peer, ToGuest};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::EventFd;
-use rustix::thread::CapabilitySet;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,22 +23,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Makes the thread. To be called on the file server's, whose working directory and rights it begins with. Gives what
-/// wakes it.
-pub(super) fn begin(guest: Arc<Conductor>, shared: Arc<Shared>) -> io::Result<EventFd> {
+/// Makes the thread, which sleeps until it is woken for the first time. To be called on the file server's, whose working
+/// directory and rights it begins with. Gives what wakes it.
+pub(super) fn begin(shared: Arc<Shared>) -> io::Result<EventFd> {
     let ours = wake()?;
     let watched = ours.as_fd().try_clone_to_owned()?;
     let body = move || {
-        match prepare() {
-            Ok(identity) => match converse(&guest) {
-                Ok(stream) => {
-                    let streams = Arc::clone(&guest.streams);
-                    let mut worker = Worker::new(Arc::clone(&shared), streams, identity, stream, watched);
-                    while worker.turn().is_ok() {}
-                }
-                Err(error) => tracing::error!("cannot relay sockets: {error}"),
-            },
-            Err(error) => tracing::error!(%error, "cannot prepare the relay's thread"),
+        if let Err(error) = live(&shared, watched) {
+            tracing::error!("cannot relay sockets: {error}");
         }
         shared.give_up();
     };
@@ -46,12 +38,25 @@ pub(super) fn begin(guest: Arc<Conductor>, shared: Arc<Shared>) -> io::Result<Ev
     Ok(ours)
 }
 
-/// Takes what the thread needs, and leaves the rest: its own working directory (the file server's, so far shared), and of the
-/// capabilities those to connect and to be others.
-fn prepare() -> io::Result<Identity> {
-    unshare(CloneFlags::CLONE_FS)?;
-    capability::narrow(CapabilitySet::DAC_OVERRIDE | CapabilitySet::SETUID | CapabilitySet::SETGID)?;
-    Identity::current()
+/// The thread: it takes what it needs, leaves the rest (its working directory is the file server's, so far shared), and serves
+/// from the first call on.
+fn live(shared: &Arc<Shared>, watched: OwnedFd) -> Result<(), String> {
+    let told = |error: io::Error| error.to_string();
+    let prepare = || {
+        unshare(CloneFlags::CLONE_FS)?;
+        Identity::current()
+    };
+    let identity = shared.walls.enter(machine::walls::Thread::Relay, prepare).map_err(told)?;
+    // A signal is no call; they are blocked, at that.
+    while let Err(Errno::EINTR) =
+        poll(&mut [PollFd::new(watched.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)
+    {}
+    // Nobody calls before there is a guest to tell.
+    let Some(guest) = shared.guest.get().map(Arc::clone) else { return Ok(()) };
+    let stream = converse(&guest)?;
+    let mut worker = Worker::new(Arc::clone(shared), Arc::clone(&guest.streams), identity, stream, watched);
+    while worker.turn().is_ok() {}
+    Ok(())
 }
 
 /// Has the agent begin its part.

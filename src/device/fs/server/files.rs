@@ -166,7 +166,7 @@ impl Server {
         let file = self
             .opened(|| rights.owned_by(header.uid, header.gid, || openat(&directory, c".", flags, mode)))?;
         let seen = look_at(&file)?;
-        let identity = self.mounts.identify(&seen, || rustix::io::dup(file.as_fd()))?;
+        let identity = self.mounts.identify(&seen, || rustix::io::fcntl_dupfd_cloexec(file.as_fd(), 0))?;
         let (export, salted) = {
             let above = self.inodes.get(parent)?;
             let crossing = above.identity.mount != identity.mount;
@@ -246,7 +246,7 @@ impl Server {
             return Ok(());
         }
         let file = self.file(id, true)?;
-        close(self.opened(|| rustix::io::dup(&file))?)
+        close(self.opened(|| rustix::io::fcntl_dupfd_cloexec(&file, 0))?)
     }
 
     /// A handle that may write to an inode, or `EBADF`.

@@ -111,7 +111,7 @@ impl Server {
     pub(super) fn enter_export(&mut self, export: &Arc<Export>) -> Result<EntryOut, Errno> {
         let source = export.source()?;
         let seen = look_at(&source)?;
-        let identity = self.mounts.identify(&seen, || rustix::io::dup(&source))?;
+        let identity = self.mounts.identify(&seen, || rustix::io::fcntl_dupfd_cloexec(&source, 0))?;
         // Not a filesystem of its own to the guest, although it may be one: Linux's submounts (as of 6.12) have no ACLs, and
         // ask before each write whether the file has capabilities.
         let sighting = Sighting { export, place: Place::Export, identity, salted: true, submount: false };

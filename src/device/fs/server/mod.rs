@@ -113,25 +113,51 @@ fn answer(head: &mut Segments<'_>, unique: u64, outcome: Outcome, body: usize) -
     if head.write(told.as_bytes()) { len } else { 0 }
 }
 
+/// A thread that is ready to be a server's.
+#[derive(Clone, Copy)]
+pub struct Place {
+    rights: Rights,
+}
+
+impl Place {
+    /// The calling thread belongs to a server from here on, and gives up its working directory and umask to it: the
+    /// thread's file system attributes are unshared from the process's, so that it can name `/proc/self/fd/N` as `N`
+    /// (attributes of symbolic links and special files can be reached only by name).
+    pub fn take(proc: &OwnedFd) -> Result<Place, Errno> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)
+            .map_err(|error| Errno::from_raw_os_error(error as i32))?;
+        rustix::process::fchdir(proc.as_fd())?;
+        reach::check_host(proc)?;
+        Ok(Place { rights: Rights::current()? })
+    }
+}
+
 impl Server {
-    /// A server that knows nothing yet. Belongs to the calling thread from here on, which gives up its working
-    /// directory and umask to it: the thread's file system attributes are unshared from the process's, so that it can
-    /// name `/proc/self/fd/N` as `N` (attributes of symbolic links and special files can be reached only by name).
+    /// A server of the calling thread.
+    #[cfg(any(test, fuzzing))]
     pub fn open(
         policy: Policy,
         exports: Arc<Exports>,
         proc: Arc<OwnedFd>,
         descriptors: usize,
     ) -> Result<Server, Errno> {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)
-            .map_err(|error| Errno::from_raw_os_error(error as i32))?;
-        rustix::process::fchdir(proc.as_fd())?;
-        reach::check_host(&proc)?;
-        Ok(Server {
+        let place = Place::take(&proc)?;
+        Ok(Server::new(policy, exports, proc, place, descriptors))
+    }
+
+    /// A server that knows nothing yet, for the thread that took its `place`.
+    pub fn new(
+        policy: Policy,
+        exports: Arc<Exports>,
+        proc: Arc<OwnedFd>,
+        place: Place,
+        descriptors: usize,
+    ) -> Server {
+        Server {
             policy,
             exports,
             proc,
-            rights: Rights::current()?,
+            rights: place.rights,
             agreed: None,
             inodes: Inodes::new(),
             handles: Handles::default(),
@@ -143,7 +169,7 @@ impl Server {
             made: HashSet::new(),
             later: Later::No,
             buffer: Vec::new(),
-        })
+        }
     }
 
     /// Serves one request.

@@ -91,7 +91,8 @@ impl Server {
             SavedPlace::Export => {
                 let source = export.source()?;
                 let seen = look_at(&source)?;
-                let is_on = self.mounts.is_on(inode.mount, &seen, || rustix::io::dup(&source))?;
+                let is_on =
+                    self.mounts.is_on(inode.mount, &seen, || rustix::io::fcntl_dupfd_cloexec(&source, 0))?;
                 Ok((Place::Export, self.proven(inode, &seen, is_on)?))
             }
             SavedPlace::Below { parent, name } => {

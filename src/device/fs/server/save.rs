@@ -76,7 +76,7 @@ impl Server {
                 let identity = inode.identity;
                 let source = inode.export.source()?;
                 let seen = look_at(&source)?;
-                let found = self.mounts.identify(&seen, || rustix::io::dup(&source))?;
+                let found = self.mounts.identify(&seen, || rustix::io::fcntl_dupfd_cloexec(&source, 0))?;
                 if found == identity { Ok(seen) } else { Err(Errno::STALE) }
             }
             Place::Below { parent, name } => {
