@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `HUSK` | the `husk` under test |
 //! | `HUSK_STOPPING` | the same, made with the feature `fault-points` |
+//! | `HUSK_EVIL_AGENT` | the program of the package `husk-evil-agent` |
 //! | `HUSK_BUSYBOX` | a busybox root filesystem, unpacked |
 //! | `HUSK_DEBIAN` | a Debian root filesystem, unpacked |
 //! | `HUSK_WORK` | another, with what real work takes |
@@ -17,6 +18,7 @@
 pub mod bundle;
 pub mod census;
 pub mod created;
+pub mod init;
 pub mod network;
 pub mod outside;
 pub mod pod;

@@ -3,6 +3,7 @@
 use husk_integration::{
     bundle::{Bundle, Image},
     census::Census,
+    init::with_init,
     running::{Running, kill},
     runtime::{self, Runtime},
     scenario::{fresh_id, run_configured},
@@ -163,27 +164,6 @@ fn the_guest_reboots_under_its_agent() {
 fn without_pid_namespace(bundle: &mut Bundle) {
     let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().expect("an array");
     namespaces.retain(|namespace| namespace["type"] != "pid");
-}
-
-/// An operator's configuration with another program in the place of the agent.
-fn with_init(bundle: &Bundle, init: &[u8], boot_timeout_ms: u32) -> String {
-    let initrd = bundle.path.join("initrd");
-    let mut archive = newc(1, "init", 0o100_755, init);
-    archive.extend(newc(0, "TRAILER!!!", 0, &[]));
-    std::fs::write(&initrd, archive).expect("it can be written");
-    format!("[machine]\ninitrd = {initrd:?}\nboot_timeout_ms = {boot_timeout_ms}\n")
-}
-
-/// One entry of an initramfs (Documentation/driver-api/early-userspace/buffer-format.rst).
-fn newc(inode: u32, name: &str, mode: u32, data: &[u8]) -> Vec<u8> {
-    let fields = [inode, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
-    let mut entry: Vec<u8> = b"070701".to_vec();
-    entry.extend(fields.iter().flat_map(|field| format!("{field:08X}").into_bytes()));
-    entry.extend(name.bytes().chain([0]));
-    entry.resize(entry.len().next_multiple_of(4), 0);
-    entry.extend(data);
-    entry.resize(entry.len().next_multiple_of(4), 0);
-    entry
 }
 
 #[test]

@@ -30,3 +30,4 @@ mod v_template;
 mod w_faults;
 mod w_kills;
 mod w_memory;
+mod x_evil_agent;

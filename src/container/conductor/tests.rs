@@ -1,6 +1,7 @@
 //! A container's life with a guest, an agent and a vsock device that are played here; everything between them, the
 //! control socket included, is real.
 
+mod evil_agent;
 mod memory;
 
 use super::streams::Offered;
@@ -17,6 +18,7 @@ use crate::machine::order::{
 };
 use crate::process::signal::Signals;
 use crate::process::stdio::Descriptors;
+use husk_evil_agent::{Point, Way};
 use husk_protocol::{Failure, FailureKind, FromAgent, ProcessStatus, Request, Stdio, Target, frame};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -95,6 +97,8 @@ struct Manners {
     hasty: AtomicBool,
     /// Claims this much more output than there is.
     boasts: AtomicUsize,
+    /// Is evil from some point on.
+    evil: Option<Way>,
 }
 
 /// The agent. A program is `echo WORDS`, which ends with status 7, or anything else, which runs until it is killed.
@@ -116,7 +120,22 @@ impl Agent {
         let _ = self.socket.write_all(&frame::encode(message).unwrap());
     }
 
+    /// Whether the time has come to be evil. It answers question number `id`.
+    fn turns(&mut self, point: Point, id: u32) -> bool {
+        let evil = self.manners.evil.filter(|evil| evil.at == point);
+        if let Some(evil) = evil {
+            let host = self.socket.try_clone().unwrap();
+            evil.act(&OwnedFd::from(host).into(), id);
+        }
+        evil.is_some()
+    }
+
     fn live(mut self) {
+        if self.turns(Point::Greeting, 0) {
+            // Whatever is asked goes nowhere.
+            let _ = std::io::copy(&mut self.socket, &mut std::io::sink());
+            return;
+        }
         self.say(&FromAgent::Ready(Ready { version: husk_protocol::VERSION, uptime: 0 }));
         let mut prefix = [0; 4];
         while self.socket.read_exact(&mut prefix).is_ok() {
@@ -127,6 +146,17 @@ impl Agent {
                 continue;
             }
             assert!(self.guest.runs.load(Ordering::SeqCst), "asked while paused: {call:?}");
+            let point = match &call {
+                Call::Create(_) => Some(Point::Create),
+                Call::Start { .. } => Some(Point::Start),
+                Call::Processes { .. } => Some(Point::Processes),
+                Call::Signal { signal: libc::SIGKILL, .. } => Some(Point::Kill),
+                _ => None,
+            };
+            if point.is_some_and(|point| self.turns(point, id)) {
+                continue;
+            }
+            let started = point == Some(Point::Start);
             let mut ended = None;
             let answer = match call {
                 Call::Create(container) => {
@@ -135,7 +165,8 @@ impl Agent {
                     Answer::Created { guest_pid: 2 }
                 }
                 Call::Start { .. } => {
-                    let (key, process) = self.first.take().unwrap();
+                    // If it has not made it, somebody else is to find out.
+                    let Some((key, process)) = self.first.take() else { continue };
                     ended = self.execute(key, &process);
                     Answer::Done
                 }
@@ -191,6 +222,9 @@ impl Agent {
                 std::thread::sleep(Duration::from_millis(300));
             }
             self.say(&FromAgent::Reply { id, outcome: Ok(answer) });
+            if started {
+                self.turns(Point::Running, id);
+            }
             if let Some(exited) = ended {
                 // Twice, and one of nobody: only what is news counts.
                 self.say(&FromAgent::Exited(Exited { process: ProcessKey(77), ..exited.clone() }));
@@ -272,11 +306,17 @@ fn null() -> OwnedFd {
 
 /// Puts a container on stage, its agent up if `agent`, as soon as its parent says so.
 fn stage(args: &[&str], agent: bool, timeout: Duration) -> Stage {
-    stage_of(args, agent, timeout, SIZE.begun_mib)
+    stage_with(args, agent, timeout, SIZE.begun_mib, Arc::default())
 }
 
-/// The same, in a machine that is to have so much memory.
-fn stage_of(args: &[&str], agent: bool, timeout: Duration, memory_mib: u32) -> Stage {
+/// The same, in a machine that is to have so much memory, with an agent of such manners.
+fn stage_with(
+    args: &[&str],
+    agent: bool,
+    timeout: Duration,
+    memory_mib: u32,
+    manners: Arc<Manners>,
+) -> Stage {
     let directory = tempfile::tempdir().unwrap();
     let control = directory.path().join("control.sock");
     let board = Arc::new(Board::default());
@@ -301,7 +341,7 @@ fn stage_of(args: &[&str], agent: bool, timeout: Duration, memory_mib: u32) -> S
     conductor.converse(ours).unwrap();
     server::serve(listen_at(&control).unwrap(), Arc::new(Commands(conductor.clone())), WALLS).unwrap();
 
-    let (manners, signals) = (Arc::new(Manners::default()), Arc::new(Mutex::default()));
+    let signals = Arc::new(Mutex::default());
     let agent_played = Agent {
         socket: theirs,
         board,

@@ -113,13 +113,13 @@ fn a_guest_that_does_not_take_its_memory_is_believed_to_have_what_it_had() {
 
 #[test]
 fn a_copy_of_a_smaller_machine_gets_the_rest_before_its_container_is_made() {
-    let stage = stage_of(&["sleep"], true, Duration::from_secs(60), 1000);
+    let stage = stage_with(&["sleep"], true, Duration::from_secs(60), 1000, Arc::default());
     send_proceed(&stage.parent).unwrap();
     assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created);
     assert_eq!(stage.plugged(), [488]);
     stage.finish();
 
-    let stage = stage_of(&["sleep"], true, Duration::from_secs(60), 4096);
+    let stage = stage_with(&["sleep"], true, Duration::from_secs(60), 4096, Arc::default());
     stage.guest.takes.store(0, Ordering::SeqCst);
     send_proceed(&stage.parent).unwrap();
     let failed = stage.life.join().unwrap().unwrap_err();
