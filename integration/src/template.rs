@@ -24,8 +24,14 @@ impl Templates {
 
     /// Gives containers without a limit so much.
     pub fn configure(&self, memory_mib: u32) {
+        self.configure_with(memory_mib, "");
+    }
+
+    /// The same, with more lines for the machine.
+    pub fn configure_with(&self, memory_mib: u32, lines: &str) {
+        let directory = self.directory();
         let text =
-            format!("[machine]\nmemory_mib = {memory_mib}\ntemplate_directory = {:?}\n", self.directory());
+            format!("[machine]\nmemory_mib = {memory_mib}\ntemplate_directory = {directory:?}\n{lines}\n");
         fs::write(self.config(), text).expect("a file");
     }
 

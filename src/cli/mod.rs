@@ -30,6 +30,7 @@ pub mod stand_in;
 mod start;
 mod state;
 mod template;
+mod template_maker;
 mod update;
 mod usage;
 mod version;
@@ -131,6 +132,7 @@ pub fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(verb) if verb == "machine" => return machine::run(),
         Some(verb) if verb == "stand-in" => return stand_in::run(),
+        Some(verb) if verb == template_maker::VERB => return template_maker::run(),
         _ => {}
     }
     log::install_panic_hook();

@@ -84,6 +84,8 @@ pub enum Templates {
     /// Where there is one that fits.
     #[default]
     Use,
+    /// The same; and where there is none, one is made beside the cold start.
+    Make,
 }
 
 /// What becomes of labels for security modules that the guest kernel does not have.

@@ -6,7 +6,7 @@ use super::machine_process::MachineProcess;
 use super::state::{Stage, State};
 use super::undo::Undo;
 use super::{CONTROL, Container, ContainerId, OciState, SECCOMP, Status, Store};
-use super::{hooks, join, pid_file, placement};
+use super::{hooks, join, pid_file, placement, template_maker};
 use crate::bundle::Bundle;
 use crate::config::machine::Facts;
 use crate::config::operator::Operator;
@@ -139,7 +139,7 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     // Hooks look at the machine process: when it has gone under them, its reason is the one that helps.
     run_hooks(&state).map_err(|error| machine.gone().unwrap_or(error))?;
     fault::point("hooks run");
-    machine.create(Duration::from_millis(decision.machine.boot_timeout_ms))?;
+    let cold = machine.create(Duration::from_millis(decision.machine.boot_timeout_ms))?;
     fault::point("created");
 
     state.stage = Stage::Created;
@@ -148,6 +148,9 @@ pub fn create(store: &Store, request: &Request<'_>) -> Result<Created, Container
     fault::point("handed over");
     machine.leave();
     undo.release();
+    if cold {
+        template_maker::make_for_later(request.program, request.operator, &decision.machine);
+    }
     let container = Container { id: request.id.clone(), state, directory };
     Ok(Created { container, terminal: terminal.own, held: Held::Process })
 }

@@ -72,10 +72,10 @@ impl MachineProcess {
         }
     }
 
-    /// Lets it go on after the hooks, and waits until the container is made.
-    pub fn create(&mut self, boot_timeout: Duration) -> Result<(), ContainerError> {
+    /// Lets it go on after the hooks, and waits until the container is made; whether that was a cold start.
+    pub fn create(&mut self, boot_timeout: Duration) -> Result<bool, ContainerError> {
         match self.proceed(boot_timeout.saturating_add(TO_CREATE))? {
-            Report::Created => Ok(()),
+            Report::Created { cold } => Ok(cold),
             _ => Err(ContainerError::MachineSilent { what: MADE }),
         }
     }

@@ -46,6 +46,7 @@ pub mod state;
 pub mod status;
 pub mod store;
 pub mod template;
+pub mod template_maker;
 pub mod undo;
 pub mod update;
 

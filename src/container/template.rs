@@ -7,7 +7,8 @@ use crate::error::chain;
 use crate::machine::Parts;
 use crate::machine::order::MachineConfig;
 use crate::machine::template::{self, Template};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// A template that was made.
 pub struct Made {
@@ -60,15 +61,27 @@ fn first_start(directory: &Path, config: &MachineConfig, example: &str) -> Resul
 
 /// Whether starts of such machines are made from a template; if not, why.
 pub fn status(directory: &Path, config: &MachineConfig) -> Result<(), String> {
-    find(directory, config).map(drop)
+    let told = fs::read_to_string(attempt(directory, config)).unwrap_or_default();
+    let failed = if told.is_empty() { told } else { format!("; one could not be made: {told}") };
+    find(directory, config).map(drop).map_err(|reason| reason + &failed)
 }
+
+/// Where an attempt to make such a machine's template beside a start is noted ([`super::template_maker`]): empty, or why it
+/// failed.
+pub(super) fn attempt(directory: &Path, config: &MachineConfig) -> PathBuf {
+    directory.join(format!("{}{ATTEMPT}", template::stem(config)))
+}
+
+/// How the names of such notes end.
+pub(super) const ATTEMPT: &str = ".attempt";
 
 fn find(directory: &Path, config: &MachineConfig) -> Result<Template, String> {
     let parts = Parts::find(config).map_err(|error| chain(&error))?;
     Template::find(directory, config, &parts).map_err(|error| chain(&error))
 }
 
-/// Removes all templates; how many there were.
+/// Removes all templates, and what is noted of attempts to make some; how many templates there were.
 pub fn remove(directory: &Path) -> Result<usize, String> {
-    template::remove_all(directory).map_err(|error| format!("{}: {}", directory.display(), chain(&error)))
+    let removed = template::remove_all(directory, ATTEMPT);
+    removed.map_err(|error| format!("{}: {}", directory.display(), chain(&error)))
 }

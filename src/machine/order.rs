@@ -166,7 +166,10 @@ pub enum Report {
     /// Namespaces are set up; hooks may run. The guest is booting meanwhile.
     Prepared,
     /// The container exists and waits for `start`.
-    Created,
+    Created {
+        /// Its guest has booted, and is no copy of a template.
+        cold: bool,
+    },
     /// The same of a container in another's machine, where it has this number.
     Joined(ContainerKey),
     /// It could not be made; the machine process ends after this.

@@ -183,6 +183,65 @@ fn a_maker_that_fails_or_is_killed_leaves_nothing_that_is_used() {
     before.assert_unchanged();
 }
 
+#[test]
+fn where_the_operator_wants_it_a_cold_start_makes_one_for_those_after_it() {
+    // Makers outlive the commands that start them, and become ours.
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl works");
+    await_orphans();
+    let before = Census::take();
+    {
+        let templates = Templates::new("make");
+        templates.configure_with(256, "templates = \"make\"");
+        let starts_as = |copy: bool| {
+            let (output, log) = templates.run("echo fine");
+            assert_eq!(output.ok().stdout, "fine\n");
+            assert_eq!(is_copy(&log), copy, "{log}");
+            await_makers();
+            await_orphans();
+        };
+        // No room for it: that is tried once.
+        let directory = templates.directory();
+        fs::create_dir(&directory).expect("a directory");
+        mount(&directory, "size=4m");
+        starts_as(false);
+        let told = templates.call("status").stdout;
+        assert_eq!(
+            told,
+            "starts are cold: there is no template for a machine of that size; one could not be made: cannot write its memory: no space left on device\n"
+        );
+        let noted =
+            || fs::metadata(templates.file(".attempt")).expect("it is there").modified().expect("a time");
+        let first = noted();
+        starts_as(false);
+        assert_eq!(noted(), first);
+        unmount(&directory);
+
+        starts_as(false);
+        assert_eq!(templates.call("status").ok().stdout, "starts are made from a template\n");
+        starts_as(true);
+        // What is more is plugged.
+        templates.configure_with(320, "templates = \"make\"");
+        starts_as(true);
+        assert_eq!(templates.files().len(), 3, "{:?}", templates.files());
+        assert_eq!(templates.call("remove").ok().stdout, "1 removed\n");
+        assert_eq!(templates.files(), [""; 0]);
+    }
+    before.assert_unchanged();
+}
+
+/// Waits until what makes templates beside starts has ended.
+fn await_makers() {
+    let begun = std::time::Instant::now();
+    let is_maker = |entry: fs::DirEntry| {
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).nth(1) == Some(b"template-maker")
+    };
+    while fs::read_dir("/proc").expect("procfs").flatten().any(is_maker) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "a maker does not end");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Waits until what a child has left behind has ended by itself.
 fn await_orphans() {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};

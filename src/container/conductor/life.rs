@@ -77,6 +77,7 @@ impl Life {
     pub fn create(&self, parent: &UnixStream, boot: Boot) -> Result<(), Failed> {
         let Boot { mut container, since, timeout, renewal, memory_mib } = boot;
         self.await_agent(parent, since, timeout)?;
+        let cold = renewal.is_none();
         if let Some(seed) = renewal {
             for call in [Call::Renew { seed }, pause::set_clock()] {
                 self.conductor.call(call, deadline::CALL).map_err(|error| failed(&error))?;
@@ -122,7 +123,7 @@ impl Life {
         // Before the report, so that a `start` that follows it at once finds it so.
         self.member(|member| member.phase = Phase::Created);
         // A parent that is gone by now cannot say whether the container is wanted.
-        order::send_report(parent, &Report::Created).map_err(|_| abandoned())
+        order::send_report(parent, &Report::Created { cold }).map_err(|_| abandoned())
     }
 
     /// Changes what is known of the container.

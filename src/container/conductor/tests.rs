@@ -390,7 +390,7 @@ fn stage_with(
 fn created(args: &[&str]) -> Stage {
     let stage = stage(args, true, Duration::from_secs(60));
     send_proceed(&stage.parent).unwrap();
-    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created);
+    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created { cold: true });
     stage
 }
 
@@ -808,7 +808,7 @@ fn a_sandbox_that_is_being_made_or_has_ended_cannot_be_joined() {
     let refused = stage.join(&["sleep"], "max", null()).receive(SOON).unwrap_err().to_string();
     assert_eq!(refused, "the sandbox is not running");
     send_proceed(&stage.parent).unwrap();
-    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created);
+    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created { cold: true });
     // Without what it was said to come with.
     let joining = Joining { container: container(&["x"]), terminal: None, exports: vec![] };
     let mut connection = Connection::open(&stage.control).unwrap();

@@ -143,8 +143,9 @@ impl Drop for NewFile {
     }
 }
 
-/// Removes all templates in `directory`; how many there were. What else lies there stays.
-pub fn remove_all(directory: &Path) -> io::Result<usize> {
+/// Removes all templates in `directory`, and files whose names end with `notes`; how many templates there were. What else
+/// lies there stays.
+pub fn remove_all(directory: &Path, notes: &str) -> io::Result<usize> {
     let mut states = 0_usize;
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -153,7 +154,8 @@ pub fn remove_all(directory: &Path) -> io::Result<usize> {
     for entry in entries {
         let path = entry?.path();
         let is_state = path.extension().is_some_and(|extension| extension == EXTENSION);
-        if is_state || path.to_string_lossy().ends_with(MEMORY) {
+        let name = path.to_string_lossy();
+        if is_state || name.ends_with(MEMORY) || name.ends_with(notes) {
             std::fs::remove_file(&path)?;
             states = states.saturating_add(usize::from(is_state));
         }

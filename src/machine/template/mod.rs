@@ -95,11 +95,12 @@ fn largest_below(directory: &Path, config: &MachineConfig) -> Option<u32> {
 }
 
 /// What the names of such a machine's template's files begin with.
-fn stem(config: &MachineConfig) -> String {
+pub fn stem(config: &MachineConfig) -> String {
     format!("{}x{}", config.vcpus, config.memory_mib)
 }
 
-const EXTENSION: &str = "template";
+/// What the names of states end with.
+pub const EXTENSION: &str = "template";
 
 #[cfg(test)]
 mod tests {

@@ -115,7 +115,7 @@ fn a_guest_that_does_not_take_its_memory_is_believed_to_have_what_it_had() {
 fn a_copy_of_a_smaller_machine_gets_the_rest_before_its_container_is_made() {
     let stage = stage_with(&["sleep"], true, Duration::from_secs(60), 1000, Arc::default());
     send_proceed(&stage.parent).unwrap();
-    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created);
+    assert_eq!(receive_report(&stage.parent, SOON).unwrap(), Report::Created { cold: true });
     assert_eq!(stage.plugged(), [488]);
     stage.finish();
 
