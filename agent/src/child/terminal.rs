@@ -36,20 +36,21 @@ pub struct Terminal {
 /// Makes a terminal of that size.
 pub fn open(root: impl AsFd, size: TerminalSize) -> Result<Terminal, TerminalError> {
     let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
-    let place = file::open_at(&root, c"/dev/pts/ptmx", libc::O_PATH, 0, file::IN_ROOT | file::NO_MAGIC_LINKS)
-        .map_err(TerminalError::Open)?;
-    let number = fstat(&place).map_err(|errno| TerminalError::Open(errno.into()))?.st_rdev;
-    if (major(number), minor(number)) != (5, 2) {
-        return Err(TerminalError::Open(sys::Error(Errno::ENODEV)));
-    }
-    let master = file::open_at(&root, c"/dev/pts/ptmx", flags, 0, file::IN_ROOT | file::NO_MAGIC_LINKS)
-        .map_err(TerminalError::Open)?;
+    // Looked at before, since to open another device may do something; and after, since it may have been exchanged meanwhile.
+    open_multiplexer(&root, libc::O_PATH).map_err(TerminalError::Open)?;
+    let master = open_multiplexer(&root, flags).map_err(TerminalError::Open)?;
     terminal::unlock(&master).map_err(TerminalError::Open)?;
     let slave = terminal::peer(&master).map_err(TerminalError::Peer)?;
     if size != TerminalSize::default() {
         terminal::resize(&master, size).map_err(TerminalError::Peer)?;
     }
     Ok(Terminal { master, slave })
+}
+
+fn open_multiplexer(root: impl AsFd, flags: libc::c_int) -> sys::Result<OwnedFd> {
+    let opened = file::open_at(root, c"/dev/pts/ptmx", flags, 0, file::IN_ROOT | file::NO_MAGIC_LINKS)?;
+    let number = fstat(&opened)?.st_rdev;
+    if (major(number), minor(number)) == (5, 2) { Ok(opened) } else { Err(sys::Error(Errno::ENODEV)) }
 }
 
 /// Shows the terminal at /dev/console.

@@ -1,7 +1,7 @@
 //! A machine for the agent without a machine: this test program, started again as PID 1 of a pid namespace, serves as the
 //! agent; unix sockets stand for vsock, a directory for the shared root file systems. Everything else is as in a guest.
 //!
-//! Needs root and a kernel with cgroup v2; `HUSK_TEST_ROOTFS` names a busybox root file system (directory).
+//! Needs root and a kernel with cgroup v2; `HUSK_BUSYBOX` names a busybox root file system (directory).
 
 use husk_agent::machine::{CGROUPS, Machine, ROOTS, SHARES};
 use husk_protocol::*;
@@ -97,8 +97,8 @@ pub struct Stand {
 impl Stand {
     /// Starts an agent. `None`, aloud, where that cannot be.
     pub fn open(test: &str) -> Option<Self> {
-        let Ok(rootfs) = std::env::var("HUSK_TEST_ROOTFS") else {
-            eprintln!("skipped: {test}: HUSK_TEST_ROOTFS names no busybox root file system");
+        let Ok(rootfs) = std::env::var("HUSK_BUSYBOX") else {
+            eprintln!("skipped: {test}: HUSK_BUSYBOX names no busybox root file system");
             return None;
         };
         if !nix::unistd::geteuid().is_root() {
