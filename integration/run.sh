@@ -5,11 +5,13 @@ set -euo pipefail
 husk=$1; shift
 source "$(dirname "$0")/where.sh"
 cd "$here"
-tests=$(cargo test --release -p husk-integration --test it --locked --no-run --message-format=json |
-    python3 -c 'import json,sys
+program() { # PACKAGE NAME: builds that test program; where it is
+    cargo test --release -p "$1" --test "$2" --locked --no-run --message-format=json | python3 -c 'import json,sys
 for line in sys.stdin:
     message = json.loads(line)
-    if message.get("executable") and message["target"]["name"] == "it": print(message["executable"])')
+    if message.get("executable") and message["target"]["name"] == sys.argv[1]: print(message["executable"])' "$2"
+}
+tests=$(program husk-integration it)
 
 # husk with points at which a test stops it. Without optimisation: what it is made from has been built so for other tests.
 out=${CARGO_TARGET_DIR:-$here/target}/husk
@@ -46,6 +48,13 @@ pass() {
     rm -f "$log"
     return "$status"
 }
+
+# The agent's own tests want a kernel with cgroup v2, root, and a root file system; a machine for guests has all three.
+if [ $# -eq 0 ]; then
+    agent=$(program husk-agent container)
+    images $kinds
+    inside bash "$here/integration/inside.sh" "$images" "$husk" "$agent" -- --test-threads=1
+fi
 
 # An emulated machine keeps one processor busy, and no more. Where there are two, and memory for it, two machines have half
 # of the tests each: one test goes to the one, the next to the other.
