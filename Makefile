@@ -7,8 +7,9 @@
 #   make check     formatting, lints and the tests that need neither KVM nor root
 #   make install   PREFIX=/usr/local DESTDIR=: husk, containerd's shim, manual pages, completions, a commented configuration file
 #   make fuzz      every fuzzer for SECONDS=45
+#   make soak      for hours: a thousand containers and commands, deaths at every point, every system call failing
 #   make shell     a prompt inside the emulated machine
-.PHONY: all demo test bench fuzz check install shell prepare kernel build clean
+.PHONY: all demo test bench fuzz soak check install shell prepare kernel build clean
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -62,6 +63,9 @@ bench: build
 
 fuzz:
 	@fuzz/run.sh $(SECONDS)
+
+soak: build
+	@integration/soak.sh $(HUSK)
 
 shell: prepare
 	@integration/emulated/machine shell

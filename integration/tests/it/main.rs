@@ -31,3 +31,4 @@ mod w_faults;
 mod w_kills;
 mod w_memory;
 mod x_evil_agent;
+mod y_soak;
