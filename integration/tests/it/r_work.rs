@@ -231,10 +231,12 @@ fn stress_ng_finds_no_fault_in_its_file_systems() {
         return;
     }
     let (expected, seen) = (stressed(Runtime::Runc), stressed(Runtime::Husk));
-    // FUSE has no FIEMAP: that one is skipped.
+    // Where a file lies and what chattr(1) sets is not told inside (README, limits): those two are skipped.
     let missing: Vec<&String> = expected
         .difference(&seen)
-        .filter(|line| line.contains(" passed ") && !line.ends_with(" fiemap"))
+        .filter(|line| {
+            line.contains(" passed ") && ![" fiemap", " chattr"].iter().any(|name| line.ends_with(name))
+        })
         .collect();
     let failed: Vec<&String> = seen.difference(&expected).filter(|line| line.contains(" failed ")).collect();
     assert!(missing.is_empty() && failed.is_empty(), "pass with runc only: {missing:?}, fail: {failed:?}");

@@ -9,6 +9,7 @@ use husk_integration::{
 };
 use std::{
     fs::{self, File},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -54,6 +55,33 @@ fn a_walk_over_many_files_takes_few_descriptors() {
         assert!(most > 30 && most <= limit, "{most} descriptors");
     }
     before.assert_unchanged();
+}
+
+#[test]
+fn a_directory_of_many_names_lists_completely_while_it_changes() {
+    let names: u32 = size(100_000, 2_000);
+    let outside = Outside::new("names");
+    let fill = |directory: &Path| {
+        let _ = fs::remove_dir_all(directory);
+        fs::create_dir(directory).expect("a directory");
+        (0..names).for_each(|number| {
+            drop(File::create(directory.join(format!("stays-{number}"))).expect("a file"))
+        });
+    };
+    // Names come and go while it is read: those that are there all the time are read, and read once.
+    let script = format!(
+        "for my $at (\"/shared/top\", \"/top\") {{ opendir D, $at or die; my ($i, %seen) = 0; \
+         while (defined(my $name = readdir D)) {{ $seen{{$name}}++; next if ++$i % 50; \
+         open F, \">\", \"$at/comes-$i\" or die; close F; unlink \"$at/comes-\" . ($i - 500); }} \
+         my @missing = grep {{ !$seen{{\"stays-$_\"}} }} 0..{names}-1; my @twice = grep {{ /stays/ && $seen{{$_}} > 1 }} keys %seen; \
+         print \"$at: \", scalar(@missing), \" missing, \", scalar(@twice), \" twice\\n\" }}"
+    );
+    let output = same_as_runc(Image::Debian, &["perl", "-e", &script], |bundle| {
+        fill(&outside.0.join("top"));
+        fill(&bundle.rootfs().join("top"));
+        outside.bound(bundle, "/shared", &["rbind"]);
+    });
+    assert_eq!(output.stdout, "/shared/top: 0 missing, 0 twice\n/top: 0 missing, 0 twice\n");
 }
 
 /// A file system with quotas, in a file.
