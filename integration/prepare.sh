@@ -7,6 +7,8 @@ set -euo pipefail
 packages=(
     # the guest kernel
     linux-source-6.12 gcc g++ libc6-dev make flex bison libelf-dev bc perl cpio xz-utils zstd
+    # husk: seccomp profiles
+    libseccomp-dev
     # the emulated machine and the test root filesystems
     qemu-system-x86 mmdebstrap e2fsprogs python3-minimal util-linux bsdutils tar
 )
