@@ -31,7 +31,8 @@ prepare:
 	@integration/prepare.sh
 
 # The guest kernel: minutes the first time, nothing after. Its path is the script's standard output.
-$(OUT)/husk/kernel-path: kernel-config/build.sh kernel-config/common.config kernel-config/$(shell uname -m).config | prepare
+$(OUT)/husk/kernel-path: kernel-config/build.sh kernel-config/common.config kernel-config/$(shell uname -m).config \
+		$(wildcard kernel-config/patches/*) | prepare
 	@mkdir -p $(OUT)/husk
 	@kernel-config/build.sh > $@.new && mv $@.new $@
 kernel: $(OUT)/husk/kernel-path
