@@ -9,5 +9,5 @@ install "$husk" "$work/husk"
 while [ "$1" != -- ]; do install "$1" "$work/"; shift; done
 shift
 cd "$work"
-export HUSK=$work/husk HUSK_STOPPING=$work/husk-stopping HUSK_EVIL_AGENT=$work/evil-agent HUSK_BUSYBOX=$images/busybox HUSK_DEBIAN=$images/debian HUSK_WORK=$images/work RUST_BACKTRACE=0
+export HUSK=$work/husk HUSK_STOPPING=$work/husk-stopping HUSK_EVIL_AGENT=$work/evil-agent HUSK_EVIL_GUEST=$work/evil-guest HUSK_BUSYBOX=$images/busybox HUSK_DEBIAN=$images/debian HUSK_WORK=$images/work RUST_BACKTRACE=0
 exec "./${program##*/}" "$@"

@@ -19,14 +19,14 @@ cargo build -p husk --features fault-points --locked
 objcopy --strip-debug "${out%/*}/$(uname -m)-unknown-linux-gnu/debug/husk" "$out/stopping"
 integration/embed.sh "$out/stopping" "$kernel" "$out/initrd" "$out/husk-stopping"
 
-# An agent that lies.
-cargo build --release -p husk-evil-agent --locked
-evil_agent=${out%/*}/$(uname -m)-unknown-linux-gnu/release/evil-agent
+# An agent that lies, and a guest that attacks.
+cargo build --release -p husk-evil-agent -p husk-evil-guest --locked
+evil=${out%/*}/$(uname -m)-unknown-linux-gnu/release
 
 kinds="busybox debian work"
 attempt() { # TEST-ARGUMENTS...: in one machine; the runner's exit status
     images $kinds || return
-    inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" "$out/husk-stopping" "$evil_agent" -- --test-threads=1 "$@"
+    inside bash "$here/integration/inside.sh" "$images" "$husk" "$tests" "$out/husk-stopping" "$evil/evil-agent" "$evil/evil-guest" -- --test-threads=1 "$@"
 }
 # What is no verdict on husk is run once more, on a new machine: all tests when the emulated machine itself died (125), and
 # those that failed where a guest's kernel did in its own code. The emulator executes one boot in some thousand wrongly,

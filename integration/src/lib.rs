@@ -8,6 +8,7 @@
 //! | `HUSK` | the `husk` under test |
 //! | `HUSK_STOPPING` | the same, made with the feature `fault-points` |
 //! | `HUSK_EVIL_AGENT` | the program of the package `husk-evil-agent` |
+//! | `HUSK_EVIL_GUEST` | the program of the package `husk-evil-guest` |
 //! | `HUSK_BUSYBOX` | a busybox root filesystem, unpacked |
 //! | `HUSK_DEBIAN` | a Debian root filesystem, unpacked |
 //! | `HUSK_WORK` | another, with what real work takes |

@@ -31,4 +31,5 @@ mod w_faults;
 mod w_kills;
 mod w_memory;
 mod x_evil_agent;
+mod x_evil_guest;
 mod y_soak;
