@@ -1,0 +1,48 @@
+//! `make bench`: husk beside runc, crun and QEMU, measured in one run.
+//!
+//! Everything is measured in rounds: one sample of each contender a round, so that a slow moment of the machine hits all
+//! alike. Medians are printed with their ratio to runc's. Absolute times mean little where the machine is emulated.
+//!
+//! Arguments: `bench KERNEL INITRD [ROUNDS [PART]]`; the environment is as for the tests. Parts: start, exec, network, memory.
+
+mod contender;
+mod exec;
+mod memory;
+mod network;
+mod start;
+mod table;
+mod timeline;
+
+use husk_integration::traffic;
+
+fn main() {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if_eq("peer").is_some() {
+        if let Err(error) = traffic::peer(args) {
+            eprintln!("bench peer: {error}");
+            std::process::exit(1);
+        }
+        return;
+    }
+    let (Some(kernel), Some(initrd)) = (args.next(), args.next()) else {
+        eprintln!("usage: bench KERNEL INITRD [ROUNDS [PART]]");
+        std::process::exit(2);
+    };
+    let rounds: usize = args.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
+    println!("medians of {rounds} rounds, one sample of each a round\n");
+    let part = args.next();
+    let wanted = |name| part.as_deref().is_none_or(|part| part == name);
+    if wanted("start") {
+        start::runs(rounds, &kernel, &initrd);
+        timeline::timeline();
+    }
+    if wanted("exec") {
+        exec::execs(rounds);
+    }
+    if wanted("network") {
+        network::network(rounds, &kernel);
+    }
+    if wanted("memory") {
+        memory::memory();
+    }
+}
