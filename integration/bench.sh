@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench.sh HUSK SHIM [ROUNDS [PART]]: the benchmark (or its start, exec, network, memory or pods), wherever guests can run.
+# bench.sh HUSK SHIM [ROUNDS [PART]]: the benchmark (or its start, exec, network, streams, memory or pods), wherever guests can run.
 # Nothing else should be running meanwhile.
 set -euo pipefail
 husk=$1 shim=$2 rounds=${3:-10} part=${4:-}

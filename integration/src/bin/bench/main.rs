@@ -3,13 +3,15 @@
 //! Everything is measured in rounds: one sample of each contender a round, so that a slow moment of the machine hits all
 //! alike. Medians are printed with their ratio to runc's. Absolute times mean little where the machine is emulated.
 //!
-//! Arguments: `bench KERNEL INITRD [ROUNDS [PART]]`; the environment is as for the tests. Parts: start, exec, network, memory.
+//! Arguments: `bench KERNEL INITRD [ROUNDS [PART]]`; the environment is as for the tests. Parts: start, exec, network, streams,
+//! memory.
 
 mod contender;
 mod exec;
 mod memory;
 mod network;
 mod start;
+mod streams;
 mod table;
 mod timeline;
 
@@ -17,9 +19,15 @@ use husk_integration::traffic;
 
 fn main() {
     let mut args = std::env::args().skip(1).peekable();
-    if args.next_if_eq("peer").is_some() {
-        if let Err(error) = traffic::peer(args) {
-            eprintln!("bench peer: {error}");
+    // What runs inside a container is a copy of this program.
+    let inside = match args.peek().map(String::as_str) {
+        Some("peer") => Some(traffic::peer(args.by_ref().skip(1))),
+        Some("pour") => Some(streams::pour(args.nth(1))),
+        _ => None,
+    };
+    if let Some(done) = inside {
+        if let Err(error) = done {
+            eprintln!("bench: {error}");
             std::process::exit(1);
         }
         return;
@@ -41,6 +49,9 @@ fn main() {
     }
     if wanted("network") {
         network::network(rounds, &kernel);
+    }
+    if wanted("streams") {
+        streams::streams(rounds);
     }
     if wanted("memory") {
         memory::memory();
