@@ -1,4 +1,4 @@
-//! QEMU's microvm with husk's kernel, memory and vcpu: what husk's start and its network are compared with.
+//! QEMU's microvm with husk's kernel, memory and vcpu: what husk's start, its growth and its network are compared with.
 
 use crate::{bundle::Image, network::Bridge, traffic::PORT};
 use std::{
@@ -22,10 +22,19 @@ impl Qemu {
     /// instead of QEMU.
     pub fn start(kernel: &str, bridge: &mut Bridge, member: u32, vhost: bool) -> Qemu {
         let directory = PathBuf::from(format!("/var/tmp/husk-it/{}-qemu-{member}", std::process::id()));
-        let initrd = initrd(&directory, &bridge.ipv4(member));
+        let address = bridge.ipv4(member);
+        let lines = format!(
+            "/bin/busybox mknod /dev/null c 1 3
+            /bin/busybox ip link set lo up
+            /bin/busybox ip addr add {address}/24 dev eth0
+            /bin/busybox ip link set eth0 up
+            exec /bench peer serve </dev/null >/dev/null 2>&1
+"
+        );
+        let initrd = initrd(&directory, &lines);
         let tap = bridge.tap(member);
         let vhost = if vhost { "on" } else { "off" };
-        let child = microvm(kernel, &initrd, "isa-serial=off", "")
+        let child = microvm(kernel, &initrd, Size::USUAL, "isa-serial=off", "")
             .args(["-global", "virtio-mmio.force-legacy=false"])
             .args(["-netdev", &format!("tap,id=n,ifname={tap},script=no,downscript=no,vhost={vhost}")])
             .args(["-device", "virtio-net-device,netdev=n"])
@@ -50,11 +59,25 @@ impl Drop for Qemu {
     }
 }
 
+/// How large a guest is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Its memory.
+    pub memory_mib: u32,
+    /// Its vcpus.
+    pub vcpus: u32,
+}
+
+impl Size {
+    /// As husk's without a limit.
+    pub const USUAL: Size = Size { memory_mib: 512, vcpus: 1 };
+}
+
 /// How long QEMU takes until PID 1 of the same initial RAM file system says its first word on the console.
-pub fn to_first_line(kernel: &str, initrd: &str) -> Duration {
+pub fn to_first_line(kernel: &str, initrd: &str, size: Size) -> Duration {
     let started = Instant::now();
     let mut child =
-        microvm(kernel, Path::new(initrd), "isa-serial=on", "earlyprintk=serial,ttyS0,115200,keep")
+        microvm(kernel, Path::new(initrd), size, "isa-serial=on", "earlyprintk=serial,ttyS0,115200,keep")
             .args(["-serial", "stdio"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -69,21 +92,20 @@ pub fn to_first_line(kernel: &str, initrd: &str) -> Duration {
     taken
 }
 
-fn microvm(kernel: &str, initrd: &Path, serial: &str, words: &str) -> Command {
+fn microvm(kernel: &str, initrd: &Path, size: Size, options: &str, words: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-M", &format!("microvm,acpi=off,pit=on,pic=on,rtc=off,{serial},auto-kernel-cmdline=on")])
-        .args(
-            "-accel kvm -cpu host -m 512 -smp 1 -nodefaults -no-user-config -nographic -no-reboot".split(' '),
-        )
+        .args(["-M", &format!("microvm,acpi=off,pit=on,pic=on,rtc=off,{options},auto-kernel-cmdline=on")])
+        .args("-accel kvm -cpu host -nodefaults -no-user-config -nographic -no-reboot".split(' '))
+        .args(["-m", &size.memory_mib.to_string(), "-smp", &size.vcpus.to_string()])
         .args(["-append", &format!("quiet {words} panic=-1 reboot=t"), "-kernel", kernel, "-initrd"])
         .arg(initrd)
         .stdin(Stdio::null());
     command
 }
 
-/// busybox, this program, and the word which of them to start.
-fn initrd(directory: &Path, address: &str) -> PathBuf {
+/// busybox, this program, and what PID 1 does.
+fn initrd(directory: &Path, lines: &str) -> PathBuf {
     let root = directory.join("root");
     for name in ["bin", "dev"] {
         fs::create_dir_all(root.join(name)).expect("it can be made");
@@ -93,16 +115,7 @@ fn initrd(directory: &Path, address: &str) -> PathBuf {
     let busybox = Image::Busybox.directory().join("bin/busybox");
     fs::copy(busybox, root.join("bin/busybox")).expect("it can be copied");
     let init = root.join("init");
-    let script = format!(
-        "#!/bin/busybox sh
-        /bin/busybox mknod /dev/null c 1 3
-        /bin/busybox ip link set lo up
-        /bin/busybox ip addr add {address}/24 dev eth0
-        /bin/busybox ip link set eth0 up
-        exec /bench peer serve </dev/null >/dev/null 2>&1
-"
-    );
-    fs::write(&init, script).expect("it can be written");
+    fs::write(&init, format!("#!/bin/busybox sh\n{lines}")).expect("it can be written");
     fs::set_permissions(&init, PermissionsExt::from_mode(0o755)).expect("it is ours");
     let packed = directory.join("initrd");
     let pack = format!("cd {} && find . | busybox cpio -o -H newc >{}", root.display(), packed.display());

@@ -1,10 +1,15 @@
 //! What one more process in a running container costs.
 
 use crate::{
-    contender::{Background, CONTENDERS, time},
+    contender::{Background, time},
     table::table,
 };
-use husk_integration::bundle::{Bundle, Image};
+use husk_integration::{
+    bundle::{Bundle, Image},
+    runtime::Runtime,
+};
+
+const CONTENDERS: [Runtime; 3] = [Runtime::Husk, Runtime::Runc, Runtime::Crun];
 
 /// `exec true` in a running container.
 pub fn execs(rounds: usize) {

@@ -3,13 +3,17 @@
 //! Everything is measured in rounds: one sample of each contender a round, so that a slow moment of the machine hits all
 //! alike. Medians are printed with their ratio to runc's. Absolute times mean little where the machine is emulated.
 //!
-//! Arguments: `bench KERNEL INITRD [ROUNDS [PART]]`; the environment is as for the tests. Parts: start, exec, network, streams,
-//! memory.
+//! Arguments: `bench KERNEL INITRD [ROUNDS [PART]]`; the environment is as for the tests, and pictures are drawn to the directory
+//! that `HUSK_PICTURES` names. Parts: start, exec, network, streams, memory, growth.
 
 mod contender;
+mod crowd;
 mod exec;
+mod footprint;
+mod growth;
 mod memory;
 mod network;
+mod picture;
 mod start;
 mod streams;
 mod table;
@@ -37,6 +41,8 @@ fn main() {
         std::process::exit(2);
     };
     let rounds: usize = args.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
+    // Of what takes long.
+    let few = rounds / 3 + 1;
     println!("medians of {rounds} rounds, one sample of each a round\n");
     let part = args.next();
     let wanted = |name| part.as_deref().is_none_or(|part| part == name);
@@ -54,6 +60,9 @@ fn main() {
         streams::streams(rounds);
     }
     if wanted("memory") {
-        memory::memory();
+        memory::memory(few);
+    }
+    if wanted("growth") {
+        growth::growth(few, &kernel, &initrd);
     }
 }

@@ -1,6 +1,6 @@
 //! What a start is made of.
 
-use crate::contender::time;
+use crate::{contender::time, picture};
 use husk_integration::{
     bundle::{Bundle, Image},
     runtime::Runtime,
@@ -17,19 +17,46 @@ pub fn timeline() {
     command.arg("--log").arg(&log).arg("run").arg("-b").arg(path).arg(fresh_id());
     let began = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
     let whole = time(command);
-    println!("## one start, in seconds since the command\n\n| step | at |\n|---|---|");
+    let mut points: Vec<(String, f64)> = Vec::new();
+    // The machine logs its steps together, when the last of them is done, with their times since it began its work.
+    let mut steps: Vec<(String, f64)> = Vec::new();
+    let mut logged = 0.0;
     for line in std::fs::read_to_string(&log).expect("the log is there").lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
-        let (what, step) =
-            (line["msg"].as_str().unwrap_or_default(), line["step"].as_str().unwrap_or_default());
-        let at = seconds_of_day(line["time"].as_str().unwrap_or_default()) - began % 86_400.0;
-        // The steps of the machine are logged together, with their own times since its process began its work.
-        match line["microseconds"].as_f64() {
-            Some(since) => println!("| {step} | + {:.3} since the first of them |", since / 1e6),
-            None => println!("| {what} | {at:.3} |"),
+        let text = |field: &str| line[field].as_str().unwrap_or_default();
+        let at = seconds_of_day(text("time")) - began % 86_400.0;
+        // Fields stand behind the message, as runc's own log has them.
+        let said = text("msg");
+        match said.split_once("microseconds=").and_then(|(_, number)| number.parse::<f64>().ok()) {
+            Some(since) => {
+                let step = said.split('"').nth(1);
+                steps.push((step.map_or(said.to_owned(), |step| format!("machine: {step}")), since / 1e6));
+                logged = if steps.len() == 1 { at } else { logged };
+            }
+            None => {
+                let words = said.split(' ').take_while(|word| !word.contains('='));
+                points.push((words.collect::<Vec<_>>().join(" "), at));
+            }
         }
     }
-    println!("| husk run has ended | {:.3} |\n", whole.as_secs_f64());
+    let last = steps.iter().map(|(_, since)| *since).fold(0.0, f64::max);
+    points.extend(steps.into_iter().map(|(step, since)| (step, logged - last + since)));
+    points.push(("husk run has ended".to_owned(), whole.as_secs_f64()));
+    points.sort_by(|one, other| one.1.total_cmp(&other.1));
+
+    println!("## one start, in seconds since the command\n\n| until | at | took |\n|---|---|---|");
+    let befores: Vec<f64> = [0.0].into_iter().chain(points.iter().map(|point| point.1)).collect();
+    let spans = points.into_iter().zip(befores).map(|((what, at), before)| (what, before, at));
+    let spans: Vec<(String, f64, f64)> = spans.collect();
+    for (what, before, at) in &spans {
+        println!("| {what} | {at:.3} | {:.3} |", at - before);
+    }
+    println!();
+    picture::bars(
+        "start",
+        "One start, step by step: when each was done, in seconds since `husk run`",
+        &spans,
+    );
 }
 
 /// Seconds since midnight of a time like 2026-01-02T03:04:05.678Z.
