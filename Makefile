@@ -3,7 +3,7 @@
 #   make demo      install what is needed, build everything, run a container in a guest of its own
 #   make test      all tests: the quick ones first, then those with real guests; CALLERS=all for all that Docker, Podman,
 #                  containerd and its pods are shown to do
-#   make bench     start, exec, network, streams, memory, growth, size and pods, side by side with runc, crun and QEMU;
+#   make bench     start, exec, network, streams, files, memory, growth, size and pods, side by side with runc, crun and QEMU;
 #                  writes docs/benchmarks.md
 #   make check     formatting, lints and the tests that need neither KVM nor root
 #   make install   PREFIX=/usr/local DESTDIR=: husk, containerd's shim, manual pages, completions, a commented configuration file

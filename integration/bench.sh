@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bench.sh HUSK SHIM [ROUNDS [PART]]: the benchmark, wherever guests can run. Nothing else should be running meanwhile.
-# PART is one of start, exec, network, streams, memory, growth, pods and size; all by default.
+# PART is one of start, exec, network, streams, files, memory, growth, pods and size; all by default.
 # Tables are printed as they come. The same with pictures is a page, $out/husk/bench/benchmarks.md; when everything was measured it
 # is docs/benchmarks.md as well, with the pictures in docs/benchmarks.
 set -euo pipefail
@@ -56,10 +56,11 @@ size() {
 }
 
 kinds=busybox
+! wanted files || kinds+=" work"
 images $kinds
 heading >"$page"
 if wanted size; then size | tables; fi
-if wanted start exec network streams memory growth; then
+if wanted start exec network streams files memory growth; then
     inside env HUSK_PICTURES="$pictures" bash "$here/integration/inside.sh" "$images" "$husk" "$out/$(uname -m)-unknown-linux-gnu/release/bench" \
         "$kernel" "$out/husk/initrd" -- "${kernel##*/}" initrd "$rounds" ${part:+"$part"} | tables
 fi

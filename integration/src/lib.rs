@@ -31,3 +31,4 @@ pub mod scenario;
 pub mod systemd;
 pub mod template;
 pub mod traffic;
+pub mod virtiofsd;

@@ -1,4 +1,4 @@
-//! QEMU's microvm with husk's kernel, memory and vcpu: what husk's start, its growth and its network are compared with.
+//! QEMU's microvm with husk's kernel, memory and vcpu: what husk's start, its network and its files are compared with.
 
 use crate::{bundle::Image, network::Bridge, traffic::PORT};
 use std::{
@@ -92,7 +92,7 @@ pub fn to_first_line(kernel: &str, initrd: &str, size: Size) -> Duration {
     taken
 }
 
-fn microvm(kernel: &str, initrd: &Path, size: Size, options: &str, words: &str) -> Command {
+pub(crate) fn microvm(kernel: &str, initrd: &Path, size: Size, options: &str, words: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-M", &format!("microvm,acpi=off,pit=on,pic=on,rtc=off,{options},auto-kernel-cmdline=on")])
@@ -105,7 +105,7 @@ fn microvm(kernel: &str, initrd: &Path, size: Size, options: &str, words: &str) 
 }
 
 /// busybox, this program, and what PID 1 does.
-fn initrd(directory: &Path, lines: &str) -> PathBuf {
+pub(crate) fn initrd(directory: &Path, lines: &str) -> PathBuf {
     let root = directory.join("root");
     for name in ["bin", "dev"] {
         fs::create_dir_all(root.join(name)).expect("it can be made");

@@ -4,11 +4,12 @@
 //! alike. Medians are printed with their ratio to runc's. Absolute times mean little where the machine is emulated.
 //!
 //! Arguments: `bench KERNEL INITRD [ROUNDS [PART]]`; the environment is as for the tests, and pictures are drawn to the directory
-//! that `HUSK_PICTURES` names. Parts: start, exec, network, streams, memory, growth.
+//! that `HUSK_PICTURES` names. Parts: start, exec, network, memory, files, streams, growth.
 
 mod contender;
 mod crowd;
 mod exec;
+mod files;
 mod footprint;
 mod growth;
 mod memory;
@@ -18,6 +19,7 @@ mod start;
 mod streams;
 mod table;
 mod timeline;
+mod work;
 
 use husk_integration::traffic;
 
@@ -26,6 +28,7 @@ fn main() {
     // What runs inside a container is a copy of this program.
     let inside = match args.peek().map(String::as_str) {
         Some("peer") => Some(traffic::peer(args.by_ref().skip(1))),
+        Some("work") => Some(work::work(args.by_ref().skip(1))),
         Some("pour") => Some(streams::pour(args.nth(1))),
         _ => None,
     };
@@ -58,6 +61,9 @@ fn main() {
     }
     if wanted("streams") {
         streams::streams(rounds);
+    }
+    if wanted("files") {
+        files::files(few, &kernel);
     }
     if wanted("memory") {
         memory::memory(few);

@@ -111,6 +111,43 @@ pub fn bars(name: &str, title: &str, spans: &[(String, f64, f64)]) {
     write(name, bottom + 30.0, &svg);
 }
 
+/// Figures of several, as bars side by side for each thing; the axis has its ones marked, as they are ratios.
+pub fn bars_by_name(name: &str, title: &str, names: &[&str], things: &[(String, Vec<f64>)]) {
+    let (left, right, top, each) = (340.0, 70.0, 70.0, 16.0);
+    let end = things.iter().flat_map(|(_, ratios)| ratios).fold(1.0f64, |most, ratio| most.max(*ratio));
+    if things.is_empty() {
+        return;
+    }
+    let x = |value: f64| left + value / end * (WIDTH - left - right);
+    let group = each * names.len() as f64 + 10.0;
+    let bottom = top + group * things.len() as f64;
+    let mut svg = String::new();
+    text(&mut svg, 12.0, 25.0, "start", "bold", title);
+    for (at, (who, colour)) in names.iter().zip(COLOURS).enumerate() {
+        let across = 12.0 + 120.0 * at as f64;
+        let _ = writeln!(svg, "<rect x='{across}' y='36' width='12' height='12' fill='{colour}'/>");
+        text(&mut svg, across + 18.0, 47.0, "start", "normal", who);
+    }
+    line(&mut svg, (x(1.0), top - 5.0), (x(1.0), bottom), "#333333");
+    text(&mut svg, x(1.0), bottom + 15.0, "middle", "normal", "1");
+    for (at, (what, ratios)) in things.iter().enumerate() {
+        let above = top + group * at as f64;
+        text(&mut svg, left - 10.0, above + group / 2.0, "end", "normal", what);
+        for (number, (ratio, colour)) in ratios.iter().zip(COLOURS).enumerate() {
+            let y = above + each * number as f64;
+            let _ = writeln!(
+                svg,
+                "<rect x='{left}' y='{:.1}' width='{:.1}' height='{}' fill='{colour}'/>",
+                y,
+                (x(*ratio) - left).max(1.0),
+                each - 3.0
+            );
+            text(&mut svg, x(*ratio) + 6.0, y + 11.0, "start", "normal", &format!("{ratio:.2}"));
+        }
+    }
+    write(name, bottom + 25.0, &svg);
+}
+
 /// A round number, of which some five reach as far as `most`.
 fn step(most: f64) -> f64 {
     let most = if most > 0.0 { most } else { 1.0 };
