@@ -8,6 +8,8 @@ use crate::{
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde_json::Value;
 use std::{
+    ffi::OsStr,
+    path::Path,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -28,9 +30,21 @@ impl Running {
     /// Starts `bundle` with its stdout and stderr as given and waits until it is running.
     #[track_caller]
     pub fn new(bundle: Bundle, stdout: Stdio, stderr: Stdio) -> Running {
+        Running::begin(bundle, &[], stdout, stderr)
+    }
+
+    /// The same with an operator's configuration of its own; what it prints goes nowhere.
+    #[track_caller]
+    pub fn configured(bundle: Bundle, config: &Path) -> Running {
+        Running::begin(bundle, &["--config".as_ref(), config.as_os_str()], Stdio::null(), Stdio::inherit())
+    }
+
+    #[track_caller]
+    fn begin(bundle: Bundle, options: &[&OsStr], stdout: Stdio, stderr: Stdio) -> Running {
         let id = fresh_id();
+        let run = ["run".as_ref(), "-b".as_ref(), bundle.write().as_os_str(), id.as_ref()];
         let mut child = Runtime::Husk
-            .command(["run".as_ref(), "-b".as_ref(), bundle.write().as_os_str(), id.as_ref()])
+            .command([options, &run].concat())
             .stdout(stdout)
             .stderr(stderr)
             .spawn()

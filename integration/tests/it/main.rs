@@ -32,4 +32,5 @@ mod w_kills;
 mod w_memory;
 mod x_evil_agent;
 mod x_evil_guest;
+mod x_kill;
 mod y_soak;
