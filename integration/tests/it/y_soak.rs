@@ -44,6 +44,9 @@ fn a_machine_is_after_many_commands_what_it_was_after_a_few() {
     {
         let container = Created::new(Runtime::Husk, Bundle::new(Image::Busybox, &["sleep", "100000"]));
         container.call("start", &[]).ok();
+        // A machine that lives for two seconds is given a balloon, which has descriptors and a thread of its own.
+        let balloon = "for try in $(seq 300); do grep -q 0x0005 /sys/bus/virtio/devices/*/device && exit; sleep 0.1; done; exit 1";
+        assert_eq!(container.sh(balloon).code, 0, "no balloon comes");
         let pid = container.pid();
         let count = |of: &str| fs::read_dir(format!("/proc/{pid}/{of}")).map_or(0, Iterator::count) as u64;
         let (mut memory, mut inside) = (Growth::default(), Growth::default());
