@@ -32,5 +32,9 @@ else
         "${machine[@]}" up --name "$name" "${disks[@]}" >&2 || return
         trap '"${machine[@]}" down --name "$name" >&2 || true' EXIT
     }
-    inside() { "${machine[@]}" run --name "$name" --env HUSK_EMULATED=1 ${HUSK_FULL:+--env HUSK_FULL=1} -- "$@"; }
+    inside() {
+        local given=(--env HUSK_EMULATED=1) key
+        for key in HUSK_FULL RUNTIMES STOCK; do [ -z "${!key-}" ] || given+=(--env "$key=${!key}"); done
+        "${machine[@]}" run --name "$name" "${given[@]}" -- "$@"
+    }
 fi

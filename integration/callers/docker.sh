@@ -33,6 +33,7 @@ build_image() {
     until_true "docker info -f '{{.DefaultRuntime}}' | grep -x $RUNTIME"
     DOCKER_BUILDKIT=0 docker build --no-cache -t "$1" "$2"
 }
+recent_events() { docker events --until "$(($(date +%s) + 1))" "$@"; }
 compose_command() { docker compose --progress quiet "$@"; }
 sweep() {
     docker rm -f $(docker ps -aq)

@@ -26,6 +26,8 @@ build_image() {
     buildah) buildah build --no-cache --isolation oci --runtime "$(command -v "$RUNTIME")" -t "$1" "$2" ;;
     esac
 }
+# With --until, Podman 5.4 ends now and then before it has read its file.
+recent_events() { podman events --stream=false "$@"; }
 # Compose talks to Podman's own service as it would to Docker's.
 compose_command() {
     if [ ! -S "$W/podman.sock" ]; then

@@ -32,7 +32,7 @@ attach_and_events() {
     # Docker stops showing output when what it reads has ended.
     { echo word; $C wait $N-e >/dev/null; } | $C attach $N-e; echo "status $?"
     sleep 1
-    $C events --since $since --until $(($(date +%s) + 1)) --filter container=$N-e --format "$EVENT" | grep -vE '^(cleanup|remove|destroy|init|attach|sync)$'
+    recent_events --since $since --filter container=$N-e --format "$EVENT" | grep -vE '^(cleanup|remove|destroy|init|attach|sync)$'
 }
 copy() {
     run -d --name $N-k busybox sh -c 'echo of the container >/home/out; sleep 1000' >/dev/null
