@@ -44,6 +44,9 @@ impl Machine {
             for stretch in &state.memory.stretches {
                 kvm::prefault(first, &(stretch.at..stretch.at.saturating_add(stretch.length)));
             }
+            for range in state.touched.ranges() {
+                kvm::prefault(first, range);
+            }
         }
         frame.timeline.step("vcpus set up");
         frame.finish(furnished, memory, vcpus, true)

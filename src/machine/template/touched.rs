@@ -25,6 +25,11 @@ impl Touched {
         }
     }
 
+    /// Each stretch of them.
+    pub(super) fn ranges(&self) -> &[Range<u64>] {
+        &self.0
+    }
+
     /// How many bytes they are.
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|range| range.end.saturating_sub(range.start)).sum()
